@@ -1,0 +1,11 @@
+"""Contracts between the parts of the bridge, and nothing else.
+
+What implements them never imports another implementation; only `bridge.pipeline` knows them all. Every async method
+may be cancelled at any await; each contract says what holds then.
+"""
+
+from bridge.component.exporter import Body, Exporter
+from bridge.component.receiver import Receiver, SpanConsumer
+from bridge.component.store import SpanStore, StoredBatch
+
+__all__ = ["Body", "Exporter", "Receiver", "SpanConsumer", "SpanStore", "StoredBatch"]

@@ -1,0 +1,82 @@
+"""What the store promises: batches kept before they are acknowledged, decisions, and a cursor per exporter."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bridge.spans import Decisions, Departure, LinkedSpans, SpanBatch, SpanColumns
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredBatch:
+    """A batch as it is found again after a restart: its columns, and the decisions on those of its rows that left."""
+
+    number: int
+    arrival_ns: int
+    columns: SpanColumns
+    left_rows: NDArray[np.uint32]
+    """Shape (k,): positions of the rows that left."""
+    left_ns: NDArray[np.int64]
+    """Shape (k,): when each left, on the clock of `arrival_ns`."""
+    decisions: Decisions
+    """k decisions, beside `left_rows`."""
+
+
+class SpanStore(Protocol):
+    """Keeps batches, decisions and cursors.
+
+    What a method returned from is committed and survives kill -9. Every write is one transaction, happens in the order
+    of the calls, and is completed by a task the store owns even if its caller is cancelled. Writes raise
+    StoreUnavailable when they cannot be committed; then nothing of them is kept.
+    """
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """Own the store while the context is open.
+
+        Raises ConfigError where the path cannot be used, is owned by another bridge or is of a newer version.
+        """
+        ...
+
+    async def append(self, batch: SpanBatch, arrival_ns: int) -> int:
+        """Commit a batch that arrived at this time (ns since the epoch); return its number, larger than any before."""
+        ...
+
+    def recover(self) -> AsyncIterator[StoredBatch]:
+        """Every batch whose keys are still kept, in order of number."""
+        ...
+
+    async def commit_tick(self, departure: Departure, left_ns: int) -> int:
+        """Commit the decisions on rows that leave; return the tick's number, larger than any before."""
+        ...
+
+    async def last_tick(self) -> int:
+        """Number of the newest tick, 0 when there was none."""
+        ...
+
+    async def read_tick(self, number: int) -> LinkedSpans:
+        """The rows of a tick that are to be exported, with their payload; in the departure's order."""
+        ...
+
+    async def next_tick(self, after: int) -> int | None:
+        """Number of the oldest tick after this one, None when there is none."""
+        ...
+
+    async def register(self, exporters: Sequence[str]) -> dict[str, int]:
+        """Cursor of each exporter, created at the newest tick where it is new; cursors of others are forgotten."""
+        ...
+
+    async def advance(self, exporter: str, tick: int) -> None:
+        """Note that the exporter has delivered every tick up to and including this one."""
+        ...
+
+    async def forget(self, before_ns: int) -> int:
+        """Drop what nobody needs any more; return how many batches went.
+
+        Payload goes once all rows of its batch have left and every cursor has passed them; keys and decisions once,
+        besides, all rows of the batch left before `before_ns`.
+        """
+        ...
