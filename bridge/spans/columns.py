@@ -75,7 +75,7 @@ class Table:
     @classmethod
     def dtypes(cls) -> dict[str, np.dtype[Any]]:
         """Name and dtype of each column, in order."""
-        return _dtypes(cls)
+        return _dtypes(cls)  # type: ignore[arg-type]  # mypy takes the instances' __hash__ for the class's
 
     @classmethod
     def zeros(cls, n: int) -> Self:

@@ -1,4 +1,4 @@
-"""Span ids derived from content, and 64-bit hashes of text. docs/span-ids.md describes both for other implementations."""
+"""Span ids derived from content, and 64-bit hashes of text; docs/span-ids.md describes both."""
 
 import hashlib
 from functools import lru_cache

@@ -1,0 +1,45 @@
+"""Every instrument of the bridge. Names follow the Collector's where it has the same thing; docs/metrics.md lists them."""
+
+from opentelemetry.metrics import Counter, Histogram, Meter, NoOpMeter
+
+
+class Instruments:
+    """All counters and histograms, made once from a meter and handed to the parts. Without a meter they do nothing.
+
+    Attributes used: `receiver` (otlp_grpc, otlp_http, ...), `exporter` (its name), `reason`, `key`, `method`.
+    """
+
+    def __init__(self, meter: Meter | None = None) -> None:
+        m = meter or NoOpMeter("bridge")
+
+        def counter(name: str, unit: str, description: str) -> Counter:
+            return m.create_counter(name, unit, description)
+
+        def histogram(name: str, description: str) -> Histogram:
+            return m.create_histogram(name, "s", description)
+
+        self.accepted_spans = counter("receiver_accepted_spans", "{span}", "Spans committed and acknowledged")
+        self.refused_spans = counter(
+            "receiver_refused_spans", "{span}", "Spans of readable requests that were not taken, by reason"
+        )
+        self.refused_requests = counter("receiver_refused_requests", "{request}", "Requests not taken, by reason")
+        self.received_bytes = counter("receiver_received_bytes", "By", "Request bodies as they came over the wire")
+        self.faulty_espans = counter(
+            "receiver_faulty_espans", "{span}", "eSpans with a missing or unreadable key, by key; each is its own trace"
+        )
+        self.sent_spans = counter("exporter_sent_spans", "{span}", "Spans the backend took")
+        self.failed_spans = counter(
+            "exporter_send_failed_spans", "{span}", "Spans the backend will never take, by reason: lost"
+        )
+        self.retries = counter("exporter_retries", "{attempt}", "Deliveries that failed and are tried again, by reason")
+        self.left_spans = counter("linker_left_spans", "{span}", "Spans that left, by outcome")
+        self.edges = counter("linker_edges", "{edge}", "Parent edges of exported spans, by method; method none: roots")
+        self.left_traces = counter("linker_left_traces", "{trace}", "eBPF traces that left, by verdict")
+        self.oddities = counter(
+            "linker_oddities",
+            "{event}",
+            "Loops broken, ids in conflict, late children, late parents and the like, by kind",
+        )
+        self.commit_duration = histogram("store_commit_duration", "Time one group commit took")
+        self.tick_duration = histogram("linker_tick_duration", "Time one tick took, linking and commit")
+        self.delivery_duration = histogram("exporter_delivery_duration", "Time one delivery attempt took")
