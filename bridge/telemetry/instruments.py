@@ -1,4 +1,4 @@
-"""Every instrument of the bridge. Names follow the Collector's where it has the same thing; docs/metrics.md lists them."""
+"""Every instrument of the bridge, named like the Collector's where it has the same thing; see docs/metrics.md."""
 
 from opentelemetry.metrics import Counter, Histogram, Meter, NoOpMeter
 
