@@ -1,6 +1,8 @@
 """Every instrument of the bridge, named like the Collector's where it has the same thing; see docs/metrics.md."""
 
-from opentelemetry.metrics import Counter, Histogram, Meter, NoOpMeter
+from collections.abc import Callable, Mapping
+
+from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter, NoOpMeter, Observation
 
 
 class Instruments:
@@ -10,7 +12,7 @@ class Instruments:
     """
 
     def __init__(self, meter: Meter | None = None) -> None:
-        m = meter or NoOpMeter("bridge")
+        m = self._meter = meter or NoOpMeter("bridge")
 
         def counter(name: str, unit: str, description: str) -> Counter:
             return m.create_counter(name, unit, description)
@@ -43,3 +45,21 @@ class Instruments:
         self.commit_duration = histogram("store_commit_duration", "Time one group commit took")
         self.tick_duration = histogram("linker_tick_duration", "Time one tick took, linking and commit")
         self.delivery_duration = histogram("exporter_delivery_duration", "Time one delivery attempt took")
+
+    def watch_waiting_spans(self, read: Callable[[], int]) -> None:
+        """Report how many spans wait for their trace to be whole."""
+        self._gauge("linker_waiting_spans", "{span}", "Spans that wait for their trace to be whole", lambda: {"": read()})
+
+    def watch_retained_spans(self, read: Callable[[], int]) -> None:
+        """Report how many spans are remembered, waiting ones included."""
+        self._gauge("linker_retained_spans", "{span}", "Spans kept in memory for links to come", lambda: {"": read()})
+
+    def watch_undelivered_ticks(self, read: Callable[[], Mapping[str, int]]) -> None:
+        """Report, by exporter, how many ticks it has not delivered yet."""
+        self._gauge("exporter_queue_size", "{tick}", "Committed ticks an exporter has not delivered yet", read)
+
+    def _gauge(self, name: str, unit: str, description: str, read: Callable[[], Mapping[str, int]]) -> None:
+        def observe(_: CallbackOptions) -> list[Observation]:
+            return [Observation(value, {"exporter": key} if key else {}) for key, value in read().items()]
+
+        self._meter.create_observable_gauge(name, [observe], unit, description)

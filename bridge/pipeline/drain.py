@@ -1,0 +1,122 @@
+"""The tick: hands what arrived to the linker, commits what leaves, wakes the exporters, forgets what is past."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+import anyio
+import numpy as np
+
+from bridge.component import SpanStore
+from bridge.errors import StoreUnavailable
+from bridge.linker import Assembler, Departed
+from bridge.pipeline.clock import Clock
+from bridge.pipeline.ingest import Arrival, Ingest
+from bridge.spans import Outcome
+from bridge.telemetry import Instruments
+
+logger = logging.getLogger(__name__)
+
+FORGET_EVERY_NS = 5 * 10**9
+RETRY_COMMIT_S = 1.0
+
+
+class Drain:
+    """Runs the linker on the bridge's clock; the only caller of the assembler."""
+
+    def __init__(
+        self,
+        store: SpanStore,
+        assembler: Assembler,
+        ingest: Ingest,
+        clock: Clock,
+        instruments: Instruments,
+        *,
+        tick_s: float,
+        late_window_ns: int,
+        committed: Callable[[], None],
+    ) -> None:
+        self._store, self._assembler, self._ingest, self._clock = store, assembler, ingest, clock
+        self._instruments, self._tick_s, self._late_window_ns = instruments, tick_s, late_window_ns
+        self._committed = committed
+        self._forgot_ns = clock.now_ns()
+        self.leave_from_ns = 1 << 62
+        """Nothing leaves before this time: receivers must have been open for a window after a start."""
+        self.stuck = ""
+        """Why nothing can be committed at present, "" when it can."""
+
+    async def recover(self) -> int:
+        """Give the assembler back everything the store still keeps; return how many rows wait."""
+        async for stored in self._store.recover():
+            self._assembler.restore(
+                stored.number,
+                stored.columns,
+                stored.arrival_ns,
+                stored.left_rows,
+                stored.left_ns,
+                stored.decisions,
+            )
+        self._ingest.waiting_in_linker = self._assembler.waiting
+        return self._assembler.waiting
+
+    async def run(self) -> None:
+        """Tick until cancelled."""
+        while True:
+            started = time.monotonic()
+            await self.tick()
+            await anyio.sleep(max(0.0, self._tick_s - (time.monotonic() - started)))
+
+    async def tick(self, *, force: bool = False) -> None:
+        """One tick; with `force` everything that waits leaves.
+
+        When the caller is cancelled the tick is completed, unless the store refuses to commit it: then its decisions
+        are given up, and made again from the store after the next start.
+        """
+        started = time.perf_counter()
+        now = self._clock.now_ns()
+        arrivals = self._ingest.take()
+        with anyio.CancelScope(shield=True):
+            departed = await anyio.to_thread.run_sync(self._link, arrivals, now, force)
+        self._ingest.waiting_in_linker = self._assembler.waiting
+        if len(departed.departure):
+            await self._commit(departed, now)
+            self._count(departed)
+            self._committed()
+        self._instruments.tick_duration.record(time.perf_counter() - started)
+        if now - self._forgot_ns >= FORGET_EVERY_NS:
+            self._forgot_ns = now
+            await self._forget(now)
+
+    def _link(self, arrivals: Sequence[Arrival], now: int, force: bool) -> Departed:
+        for arrival in arrivals:
+            self._assembler.add(arrival.number, arrival.columns, arrival.arrival_ns)
+        return self._assembler.tick(now, leave=force or now >= self.leave_from_ns, force=force)
+
+    async def _commit(self, departed: Departed, now: int) -> None:
+        """Commit until it works: the linker has decided, and a decision must not change."""
+        while True:
+            try:
+                with anyio.CancelScope(shield=True):
+                    await self._store.commit_tick(departed.departure, now)
+            except StoreUnavailable as exc:
+                if not self.stuck:
+                    logger.error("cannot commit decisions; nothing leaves until it works", extra={"reason": str(exc)})  # noqa: TRY400 -- an expected state, not a bug: no traceback
+                self.stuck = str(exc)
+                await anyio.sleep(RETRY_COMMIT_S)
+            else:
+                if self.stuck:
+                    logger.warning("decisions can be committed again")
+                self.stuck = ""
+                return
+
+    async def _forget(self, now: int) -> None:
+        try:
+            await self._store.forget(now - self._late_window_ns)
+        except StoreUnavailable as exc:
+            logger.warning("cannot drop what is past; tried again later", extra={"reason": str(exc)})
+
+    def _count(self, departed: Departed) -> None:
+        outcomes = np.bincount(departed.departure.decisions.outcome, minlength=len(Outcome) + 1)
+        for outcome in Outcome:
+            if outcomes[outcome]:
+                self._instruments.left_spans.add(int(outcomes[outcome]), {"outcome": outcome.name.lower()})

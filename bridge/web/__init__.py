@@ -1,0 +1,5 @@
+"""What the bridge shows of itself over HTTP: health, readiness, metrics."""
+
+from bridge.web.server import WebServer
+
+__all__ = ["WebServer"]
