@@ -1,0 +1,76 @@
+"""Admission: how many bytes of requests may be in flight, and whether any still are."""
+
+import anyio
+
+from bridge.errors import RetryableError, Throttled
+
+
+class Admission:
+    """Bounds the bytes of the requests being handled, and knows when none is left. For one event loop."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._closed = False
+        self._idle = anyio.Event()
+        self.requests = 0
+        self.in_flight_bytes = 0
+
+    def enter(self) -> "Lease":
+        """Count a request in until its lease is closed. Raises RetryableError once `close` was called."""
+        if self._closed:
+            raise RetryableError("the bridge is stopping, try again")
+        self.requests += 1
+        return Lease(self)
+
+    def close(self) -> None:
+        """Let no request in any more; those inside go on."""
+        self._closed = True
+
+    async def wait_idle(self) -> None:
+        """Return when no request is inside."""
+        while self.requests:
+            self._idle = anyio.Event()
+            await self._idle.wait()
+
+    def _take(self, size: int) -> None:
+        # what is alone is let in whatever its size: it would never fit, however often it were tried
+        if self.in_flight_bytes and self.in_flight_bytes + size > self._limit_bytes:
+            raise Throttled(
+                f"{self.in_flight_bytes} bytes of requests are being handled, {size} more would exceed "
+                f"max_in_flight_bytes = {self._limit_bytes}"
+            )
+        self.in_flight_bytes += size
+
+    def _leave(self, size: int) -> None:
+        self.in_flight_bytes -= size
+        self.requests -= 1
+        if not self.requests:
+            self._idle.set()
+
+
+class Lease:
+    """One request's place; what it took is given back when it is closed."""
+
+    __slots__ = ("_admission", "_open", "_size")
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self._open = True
+        self._size = 0
+
+    def take(self, size: int) -> None:
+        """Count in `size` further bytes. Raises Throttled when they would exceed the limit."""
+        self._admission._take(size)
+        self._size += size
+
+    def close(self) -> None:
+        """Give everything back; closing twice does nothing."""
+        if self._open:
+            self._open = False
+            self._admission._leave(self._size)
+
+    def __enter__(self) -> "Lease":
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()

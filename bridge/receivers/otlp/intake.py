@@ -1,0 +1,129 @@
+"""The way of one request that both protocols share: admit, decode, hand over, count."""
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Protocol, TypeVar
+
+import anyio
+from anyio.to_thread import run_sync
+
+from bridge.component import SpanConsumer
+from bridge.receivers.admission import Admission
+from bridge.receivers.otlp.status import Refusal, refusal_of
+from bridge.spans import SpanBatch
+from bridge.telemetry import Instruments
+
+log = logging.getLogger(__name__)
+
+MIB = 1024 * 1024
+MAX_REQUEST_BYTES = 64 * MIB
+MAX_IN_FLIGHT_BYTES = 256 * MIB
+DRAIN_S = 5.0
+INLINE_BYTES = 256 * 1024
+"""Up to this size a body is decoded on the event loop: a hop to a thread and back costs more than it frees."""
+_DECODING_THREADS = 2
+
+T = TypeVar("T")
+
+
+class Decoded(Protocol):
+    """What a decoder made of a request."""
+
+    @property
+    def batch(self) -> SpanBatch: ...
+    @property
+    def rejected(self) -> int:
+        """Spans of the request that are not in the batch."""
+        ...
+
+    @property
+    def rejection(self) -> str:
+        """Why, for the sender; empty when none was rejected."""
+        ...
+
+    @property
+    def faulty(self) -> Mapping[str, int]:
+        """eSpans in the batch with a missing or unreadable key, by key."""
+        ...
+
+
+class Decoder(Protocol):
+    """Reads a request; raises InvalidData, whose text says what is wrong and where."""
+
+    def __call__(self, data: bytes, *, peer: str) -> Decoded: ...
+
+
+def decode_request(data: bytes, *, peer: str) -> Decoded:
+    from bridge.codec.otlp_protobuf import decode_request as decode
+
+    return decode(data, peer=peer)
+
+
+def decode_json(data: bytes, *, peer: str) -> Decoded:
+    from bridge.codec.otlp_json import decode_json as decode
+
+    return decode(data, peer=peer)
+
+
+class Intake:
+    """What one receiver does with every request, and the counters it keeps while doing so."""
+
+    def __init__(
+        self, *, receiver: str, consumer: SpanConsumer, instruments: Instruments, max_in_flight_bytes: int
+    ) -> None:
+        self.admission = Admission(max_in_flight_bytes)
+        self._receiver = receiver
+        self._attributes = {"receiver": receiver}
+        self._consumer = consumer
+        self._instruments = instruments
+        self._threads = anyio.CapacityLimiter(_DECODING_THREADS)
+
+    async def run(self, function: Callable[[], T], size: int) -> T:
+        """The function's value; worked out in a thread when it has more than INLINE_BYTES to read."""
+        if size <= INLINE_BYTES:
+            return function()
+        return await run_sync(function, limiter=self._threads)
+
+    def count_bytes(self, size: int) -> None:
+        """Count a body as it came in."""
+        self._instruments.received_bytes.add(size, self._attributes)
+
+    async def take(self, data: bytes, decode: Decoder, *, peer: str) -> Decoded:
+        """Decode a request and return once its spans are committed; a request without spans needs no commit.
+
+        Raises what the decoder and the consumer raise. If cancelled, the spans are committed all or not at all.
+        """
+        decoded = await self.run(partial(decode, data, peer=peer), len(data))
+        spans = len(decoded.batch)
+        if decoded.rejected:
+            self._instruments.refused_spans.add(decoded.rejected, {**self._attributes, "reason": "invalid"})
+        if spans:
+            await self._hand_over(decoded.batch)
+            self._instruments.accepted_spans.add(spans, self._attributes)
+            for key, count in decoded.faulty.items():
+                self._instruments.faulty_espans.add(count, {"key": key})
+        return decoded
+
+    async def _hand_over(self, batch: SpanBatch) -> None:
+        try:
+            await self._consumer.consume(batch)
+        except Exception as exc:
+            reason = {"reason": refusal_of(exc).reason}
+            self._instruments.refused_spans.add(len(batch), {**self._attributes, **reason})
+            raise
+
+    def refuse(self, error: Exception) -> Refusal:
+        """Count the request as refused and say what to answer; log the error if it is none we raise on purpose."""
+        refusal = refusal_of(error)
+        self._instruments.refused_requests.add(1, {**self._attributes, "reason": refusal.reason})
+        if refusal.reason == "internal":
+            log.error("request failed", exc_info=error, extra={"receiver": self._receiver})
+        return refusal
+
+    async def drain(self, within_s: float) -> bool:
+        """Let no request in any more; return whether all that were inside were answered in that time."""
+        self.admission.close()
+        with anyio.move_on_after(within_s):
+            await self.admission.wait_idle()
+        return not self.admission.requests
