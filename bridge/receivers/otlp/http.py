@@ -37,6 +37,8 @@ PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
 # What a compressed body is taken to grow by when it is decided whether to decompress it in a thread.
 _GROWTH = 8
+# The rest of a refused body is read and thrown away this long, so that its sender comes to read the answer.
+_LINGER_S = 10.0
 # Handlers were drained before aiohttp is told to stop; what is left are connections without a request.
 _CLOSE_S = 0.5
 
@@ -106,6 +108,7 @@ class HttpReceiver:
             logger=_wire_log,
             auto_decompress=False,
             keepalive_timeout=self._idle_timeout_s,
+            lingering_time=min(_LINGER_S, self._body_timeout_s),
             shutdown_timeout=_CLOSE_S,
         )
         await runner.setup()
