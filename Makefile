@@ -23,7 +23,7 @@ lint: install
 	$(BIN)/lint-imports
 
 demo: install
-	$(BIN)/espan-bridge demo $(if $(KEEP),--keep)
+	$(BIN)/python examples/demo.py $(if $(KEEP),--keep)
 
 run: install
 	$(BIN)/espan-bridge run --config conf/bridge.toml

@@ -1,22 +1,20 @@
 #!/usr/bin/env python3
-"""A small OTLP/gRPC backend: takes traces and writes each request to a file as OTLP/JSON.
+"""A small OTLP/gRPC backend: takes traces and writes each request to a file of its own, as it came.
 
-    sink.py --output FILE [--port 0]
+    sink.py --output FOLDER [--port 0]
 
 Prints "listening on PORT" when it is ready and ends on SIGTERM. Built on the service classes of opentelemetry-proto,
 so it shares no code with the bridge.
 """
 
 import argparse
-import base64
-import json
+import itertools
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
-from google.protobuf.json_format import MessageToDict
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -27,27 +25,17 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 )
 
 
-def hex_ids(node: object) -> object:
-    """OTLP/JSON writes ids in hex where protobuf's own JSON writes base64."""
-    if isinstance(node, dict):
-        return {
-            k: base64.b64decode(v).hex() if k in ("traceId", "spanId", "parentSpanId") else hex_ids(v)
-            for k, v in node.items()
-        }
-    return [hex_ids(item) for item in node] if isinstance(node, list) else node
-
-
 class Sink(TraceServiceServicer):
-    def __init__(self, output: Path) -> None:
-        self._file, self._lock = output.open("a"), threading.Lock()
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._number = folder, itertools.count(1)
 
     def Export(  # noqa: N802 -- the name the service definition gives
         self, request: ExportTraceServiceRequest, context: grpc.ServicerContext
     ) -> ExportTraceServiceResponse:
-        line = json.dumps(hex_ids(MessageToDict(request, use_integers_for_enums=True)), separators=(",", ":"))
-        with self._lock:
-            self._file.write(line + "\n")
-            self._file.flush()
+        path = self._folder / f"{next(self._number):06}.pb"
+        part = path.with_suffix(".part")
+        part.write_bytes(request.SerializeToString())
+        part.rename(path)  # whoever looks into the folder finds whole requests only
         return ExportTraceServiceResponse()
 
 

@@ -42,6 +42,8 @@ class Drain:
         self._forgot_ns = clock.now_ns()
         self.leave_from_ns = 1 << 62
         """Nothing leaves before this time: receivers must have been open for a window after a start."""
+        self.last_tick = 0
+        """Number of the newest committed tick."""
         self.stuck = ""
         """Why nothing can be committed at present, "" when it can."""
 
@@ -56,6 +58,7 @@ class Drain:
                 stored.left_ns,
                 stored.decisions,
             )
+        self.last_tick = await self._store.last_tick()
         self._ingest.waiting_in_linker = self._assembler.waiting
         return self._assembler.waiting
 
@@ -97,7 +100,7 @@ class Drain:
         while True:
             try:
                 with anyio.CancelScope(shield=True):
-                    await self._store.commit_tick(departed.departure, now)
+                    self.last_tick = await self._store.commit_tick(departed.departure, now)
             except StoreUnavailable as exc:
                 if not self.stuck:
                     logger.error("cannot commit decisions; nothing leaves until it works", extra={"reason": str(exc)})  # noqa: TRY400 -- an expected state, not a bug: no traceback

@@ -62,10 +62,9 @@ class Ingest:
             return
         if self._group is None:
             raise StoreUnavailable("the bridge is stopping", retry_after_s=RETRY_AFTER_S)
-        if self._pending + self.waiting_in_linker + len(batch) > self._max_waiting:
+        if self.waiting + len(batch) > self._max_waiting:
             raise Throttled(
-                f"{self._pending + self.waiting_in_linker} spans are waiting already (linker.max_waiting_spans = "
-                f"{self._max_waiting})",
+                f"{self.waiting} spans are waiting already (linker.max_waiting_spans = {self._max_waiting})",
                 retry_after_s=RETRY_AFTER_S,
             )
         write = _Write(batch)
@@ -74,6 +73,11 @@ class Ingest:
         await write.done.wait()
         if write.error is not None:
             raise write.error
+
+    @property
+    def waiting(self) -> int:
+        """Spans that were taken and have not left, those being committed included."""
+        return self._pending + self.waiting_in_linker
 
     def take(self) -> list[Arrival]:
         """All batches committed since the last call, in order of number."""

@@ -16,6 +16,11 @@ class WebServer:
         self._host, self.port = host, port
         self._not_ready, self._metrics = not_ready, metrics
 
+    @property
+    def address(self) -> str:
+        """host:port"""
+        return f"{self._host}:{self.port}"
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Listen while the context is open; raises ConfigError where the address cannot be bound."""

@@ -1,0 +1,173 @@
+"""`espan-bridge simulate`: send eSpans of a made-up system, at a steady rate, and say what became of them."""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Protocol
+
+import anyio
+import click
+import numpy as np
+from anyio.streams.memory import MemoryObjectReceiveStream
+
+from bridge.cli.simulation import LONGEST_S, SPANS_PER_TRACE, THREADS, Request, Simulation
+from bridge.component import Body
+from bridge.config.units import parse_duration
+from bridge.errors import PermanentError, RetryableError
+from bridge.exporters.otlp import OtlpGrpcExporter, OtlpHttpExporter
+
+CHUNK_S = 0.05
+QUEUED_REQUESTS = 64
+
+
+class Sender(Protocol):
+    """What the simulation sends through: an OTLP exporter."""
+
+    def running(self) -> AbstractAsyncContextManager[None]: ...
+
+    async def deliver(self, body: Body) -> None: ...
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the spans."""
+
+    sent: int = 0
+    acknowledged: int = 0
+    refused: int = 0
+    retries: int = 0
+    requests: int = 0
+    latencies_s: list[float] = field(default_factory=list)
+    refusal: str = ""
+    late_s: float = 0.0
+
+    def report(self, elapsed_s: float) -> str:
+        took = np.array(self.latencies_s or [0.0]) * 1000
+        lines = [
+            f"sent          {self.sent} spans in {self.requests} requests, {elapsed_s:.1f} s",
+            f"acknowledged  {self.acknowledged} spans, {self.acknowledged / elapsed_s:.0f} a second",
+            f"refused       {self.refused} spans" + (f" (last: {self.refusal})" if self.refusal else ""),
+            f"retries       {self.retries}",
+            f"latency       p50 {np.percentile(took, 50):.1f} ms, p99 {np.percentile(took, 99):.1f} ms, "
+            f"max {took.max():.1f} ms",
+        ]
+        if self.late_s > 1:
+            lines.append(f"behind        {self.late_s:.1f} s behind the rate asked for: the receiver (or this sender) is the limit")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What to send."""
+
+    rate: float
+    """Spans a second."""
+    duration_s: float
+    batch: int
+    connections: int
+
+
+@click.command("simulate", short_help="Send eSpans of a made-up system.")
+@click.option("--endpoint", required=True, help="Where to send, e.g. http://localhost:4317 (gRPC) or http://localhost:4318 (HTTP).")
+@click.option("--protocol", type=click.Choice(["grpc", "http/protobuf"]), default="grpc", show_default=True)
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), required=True, help="Spans a second.")
+@click.option("--duration", required=True, help='How long, e.g. "30s" or "5m".')
+@click.option("--batch", type=click.IntRange(SPANS_PER_TRACE, 100_000), default=512, show_default=True, help="Spans a request, at most.")
+@click.option("--connections", type=click.IntRange(1, 256), default=4, show_default=True, help="Requests under way at once.")
+@click.option("--threads", type=click.Choice(THREADS), default="exact", show_default=True,
+              help="exact: working thread trace ids; agent: random ones on exits, as current agents send.")
+@click.option("--seed", type=int, default=1, show_default=True, help="The same seed makes the same ids.")
+@click.option("--truth", type=click.File("w"), help="Write span_id,parent_span_id,trace_id,kind of every span sent.")
+def simulate_command(  # noqa: PLR0913 -- one parameter an option
+    endpoint: str, protocol: str, rate: float, duration: str, batch: int, connections: int, threads: str, seed: int,
+    truth: IO[str] | None,
+) -> None:  # fmt: skip
+    """Send eSpans of a made-up shop (five services, nine spans a trace) at a steady rate.
+
+    Reports how many spans were sent, acknowledged and refused, and how long the receiver took to answer. A request
+    that the receiver asks to send again later is sent again; one it refuses is not.
+
+    \b
+    Examples:
+      espan-bridge simulate --endpoint http://localhost:4317 --rate 1000 --duration 30s
+      espan-bridge simulate --endpoint http://localhost:4318 --protocol http/protobuf --rate 200 --duration 10s --truth truth.csv
+    """
+    try:
+        load = Load(rate, parse_duration(duration) / 1e9, batch, connections)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc), param_hint="--duration") from exc
+    make: Callable[..., Sender] = OtlpGrpcExporter if protocol == "grpc" else OtlpHttpExporter
+    busy = int(rate / SPANS_PER_TRACE * LONGEST_S * 4) + 64
+    simulation = Simulation(seed=seed, threads=threads, thread_count=min(busy, (1 << 20) - 1))
+    started = time.monotonic()
+    tally = anyio.run(send, make("simulate", endpoint), simulation, load, truth)
+    click.echo(tally.report(time.monotonic() - started))
+    if tally.acknowledged < tally.sent:
+        raise SystemExit(1)
+
+
+async def send(sender: Sender, simulation: Simulation, load: Load, truth: IO[str] | None) -> Tally:
+    """Send at the load's rate; return what became of it."""
+    tally = Tally()
+    if truth is not None:
+        truth.write("span_id,parent_span_id,trace_id,kind\n")
+    async with sender.running(), anyio.create_task_group() as group:
+        give, take = anyio.create_memory_object_stream[Request](QUEUED_REQUESTS)
+        for _ in range(load.connections):
+            group.start_soon(_deliver, sender, take.clone(), tally)
+        take.close()
+        async with give:
+            await _produce(simulation, load, truth, tally, give.send)
+    return tally
+
+
+async def _produce(
+    simulation: Simulation, load: Load, truth: IO[str] | None, tally: Tally, put: Callable[[Request], object]
+) -> None:
+    """Hand out the requests of each chunk when its time has come.
+
+    A chunk is long enough to fill requests of the batch size, one a service, and at most a second.
+    """
+    traces_a_second = load.rate / SPANS_PER_TRACE
+    chunk_s = min(1.0, load.duration_s, max(CHUNK_S, load.batch / traces_a_second))
+    begun, begun_ns, made, at_s = time.monotonic(), time.time_ns(), 0, 0.0
+    while at_s < load.duration_s:
+        until_s = min(at_s + chunk_s, load.duration_s)
+        n = round(until_s * traces_a_second) - made
+        if n:
+            starts = begun_ns + ((made + np.arange(n)) / traces_a_second * 1e9).astype(np.int64)
+            traces = simulation.traces(made, starts.astype(np.uint64))
+            if truth is not None:
+                truth.writelines(f"{line}\n" for line in simulation.truth(traces))
+            requests = list(simulation.requests(traces, load.batch))
+            await anyio.sleep(max(0.0, begun + until_s - time.monotonic()))
+            for request in requests:
+                await put(request)  # type: ignore[misc]  # a stream's send: awaitable
+        tally.late_s = max(tally.late_s, time.monotonic() - begun - until_s)
+        made, at_s = made + n, until_s
+
+
+async def _deliver(sender: Sender, requests: MemoryObjectReceiveStream[Request], tally: Tally) -> None:
+    async with requests:
+        async for request in requests:
+            tally.sent += request.spans
+            tally.requests += 1
+            started = time.monotonic()
+            try:
+                await _until_taken(sender, request, tally)
+            except PermanentError as exc:
+                tally.refused, tally.refusal = tally.refused + request.spans, str(exc)
+            else:
+                tally.acknowledged += request.spans
+            tally.latencies_s.append(time.monotonic() - started)
+
+
+async def _until_taken(sender: Sender, request: Request, tally: Tally) -> None:
+    while True:
+        try:
+            return await sender.deliver(Body(request.data, request.spans))
+        except RetryableError as exc:
+            tally.retries += 1
+            await anyio.sleep(exc.retry_after_s or 1.0)
