@@ -199,9 +199,9 @@ class Sink:
         self.grpc_port = server.add_secure_port(address, tls) if tls else server.add_insecure_port(address)
         app = web.Application(client_max_size=64 << 20)
         app.add_routes([web.post("/v1/traces", self.post), web.get("/totals", self.get_totals)])
-        runner = web.AppRunner(app, access_log=None)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", http_port, shutdown_timeout=0.1)
+        site = web.TCPSite(runner, "127.0.0.1", http_port)
         await server.start()
         await site.start()
         self.http_port = runner.addresses[0][1]

@@ -1,0 +1,214 @@
+"""OTLP exporters against a real backend that answers as it is told."""
+
+import gzip
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from bridge.errors import ConfigError
+from bridge.exporters import NotTaken, Refused
+from bridge.exporters.otlp import ClientTls, OtlpGrpcExporter, OtlpHttpExporter
+from tests.support.linked import body_of
+from tests.support.sink import Sink, running_sink
+
+pytestmark = pytest.mark.anyio
+
+TLS = Path("tests/support/tls").absolute()
+TOKEN = "Bearer very-secret-token"  # noqa: S105 -- that it is never shown is what is tested
+
+Exporter = OtlpGrpcExporter | OtlpHttpExporter
+Build = Callable[..., Exporter]
+
+
+def over_grpc(sink: Sink, **options: Any) -> Exporter:
+    return OtlpGrpcExporter("backend", f"http://127.0.0.1:{sink.grpc_port}", **options)
+
+
+def over_http(sink: Sink, **options: Any) -> Exporter:
+    return OtlpHttpExporter("backend", f"http://127.0.0.1:{sink.http_port}", **options)
+
+
+BOTH = pytest.mark.parametrize("build", [over_grpc, over_http])
+
+
+@BOTH
+async def test_delivered_spans_are_at_the_backend(build: Build) -> None:
+    """When deliver returns the backend has the request, byte for byte."""
+    body = body_of(1, 2, 3)
+    async with running_sink() as sink:
+        exporter = build(sink)
+        async with exporter.running():
+            await exporter.deliver(body)
+        assert sink.bodies == [body.data]
+        assert (sink.totals().distinct, sink.totals().copies) == (3, 0)
+
+
+RETRYABLE = ["cancelled", "deadline_exceeded", "aborted", "out_of_range", "unavailable", "data_loss"]
+PERMANENT = ["invalid_argument", "resource_exhausted", "unimplemented", "internal", "unknown", "unauthenticated"]
+
+
+@pytest.mark.parametrize("status", RETRYABLE)
+async def test_grpc_statuses_that_may_be_tried_again(status: str) -> None:
+    """The statuses OTLP calls retryable raise NotTaken, with no time where the backend named none."""
+    async with running_sink([status]) as sink:
+        exporter = over_grpc(sink)
+        async with exporter.running():
+            with pytest.raises(NotTaken, match="scripted") as caught:
+                await exporter.deliver(body_of(1))
+    assert (caught.value.reason, caught.value.retry_after_s) == (status, None)
+
+
+@pytest.mark.parametrize("status", PERMANENT)
+async def test_grpc_statuses_that_are_final(status: str) -> None:
+    """Every other status is final, RESOURCE_EXHAUSTED too where it comes without RetryInfo."""
+    async with running_sink([status]) as sink:
+        exporter = over_grpc(sink)
+        async with exporter.running():
+            with pytest.raises(Refused, match="scripted") as caught:
+                await exporter.deliver(body_of(1))
+    assert (caught.value.reason, caught.value.spans) == (status, None)
+
+
+@pytest.mark.parametrize("status", ["resource_exhausted", "unavailable"])
+async def test_grpc_retry_info_is_honoured(status: str) -> None:
+    """With RetryInfo both statuses of overload are retryable and carry the backend's time."""
+    async with running_sink([f"{status}:0.25"]) as sink:
+        exporter = over_grpc(sink)
+        async with exporter.running():
+            with pytest.raises(NotTaken) as caught:
+                await exporter.deliver(body_of(1))
+    assert caught.value.retry_after_s == 0.25
+
+
+@pytest.mark.parametrize(("status", "wait_s"), [(429, 2), (502, None), (503, 7), (504, None)])
+async def test_http_statuses_that_may_be_tried_again(status: int, wait_s: float | None) -> None:
+    """429, 502, 503 and 504 raise NotTaken with the time of Retry-After."""
+    async with running_sink([f"http:{status}:{wait_s}" if wait_s else f"http:{status}"]) as sink:
+        exporter = over_http(sink)
+        async with exporter.running():
+            with pytest.raises(NotTaken, match="scripted") as caught:
+                await exporter.deliver(body_of(1))
+    assert (caught.value.reason, caught.value.retry_after_s) == (f"http_{status}", wait_s)
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 413, 500, 501])
+async def test_http_statuses_that_are_final(status: int) -> None:
+    """Every other status is final and says what the backend's google.rpc.Status says; redirects are not followed."""
+    async with running_sink([f"http:{status}"]) as sink:
+        exporter = over_http(sink)
+        async with exporter.running():
+            with pytest.raises(Refused, match=f"{status} scripted") as caught:
+                await exporter.deliver(body_of(1))
+        assert sink.totals().requests == 1
+    assert caught.value.reason == f"http_{status}"
+
+
+@BOTH
+async def test_partial_success_loses_the_rejected_spans(build: Build) -> None:
+    """A partial success is final: the number of rejected spans, and the backend's text."""
+    async with running_sink(["partial:2:no room for you"]) as sink:
+        exporter = build(sink)
+        async with exporter.running():
+            with pytest.raises(Refused, match="no room for you") as caught:
+                await exporter.deliver(body_of(1, 2, 3))
+    assert (caught.value.reason, caught.value.spans) == ("partial_success", 2)
+
+
+@BOTH
+async def test_silent_backend_is_retryable(build: Build) -> None:
+    """A backend that does not answer within the timeout did not take the body."""
+    async with running_sink(["hang"]) as sink:
+        exporter = build(sink, timeout_s=0.1)
+        async with exporter.running():
+            with pytest.raises(NotTaken) as caught:
+                await exporter.deliver(body_of(1))
+    assert caught.value.reason in ("deadline_exceeded", "timeout")
+
+
+@BOTH
+async def test_absent_backend_is_retryable_until_it_comes(build: Build) -> None:
+    """Nobody listening is retryable, and the same exporter delivers once somebody does."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    sink = Sink()
+    sink.grpc_port = sink.http_port = port
+    exporter = build(sink)
+    async with exporter.running():
+        with pytest.raises(NotTaken):
+            await exporter.deliver(body_of(1))
+        ports = {"grpc_port": port} if build is over_grpc else {"http_port": port}
+        async with sink.running(**ports):
+            while not sink.bodies:
+                try:
+                    await exporter.deliver(body_of(1))
+                except NotTaken:
+                    continue  # the channel still waits before it connects again
+    assert sink.totals().distinct == 1
+
+
+@BOTH
+async def test_compressed_bodies_are_read_by_a_stock_backend(build: Build) -> None:
+    """With gzip the request is the same after decompression."""
+    request = body_of(*range(1, 100))
+    async with running_sink() as sink:
+        exporter = build(sink, compression="gzip")
+        # over HTTP a body is compressed when it is made
+        sent = type(request)(gzip.compress(request.data), 99) if build is over_http else request
+        async with exporter.running():
+            await exporter.deliver(sent)
+        assert sink.bodies == [request.data]
+        encoding = "content-encoding" if build is over_http else "grpc-encoding"
+        assert sink.headers[0].get(encoding, "gzip") == "gzip"
+
+
+@BOTH
+async def test_headers_are_sent_and_never_shown(build: Build) -> None:
+    """Configured headers reach the backend; no repr and no error shows them, not even where the backend echoes them."""
+    async with running_sink(["unauthenticated::unknown token very-secret-token"]) as sink:
+        exporter = build(sink, headers={"Authorization": TOKEN, "X-Scope": "tenant-1"})
+        async with exporter.running():
+            with pytest.raises(Refused, match=r"unknown token \*\*\*") as caught:
+                await exporter.deliver(body_of(1))
+        assert sink.headers[0]["authorization"] == TOKEN
+        assert sink.headers[0]["x-scope"] == "tenant-1"
+    shown = [repr(exporter), str(caught.value), repr(caught.value), repr(caught.value.__cause__)]
+    assert not [text for text in shown if "very-secret" in text]
+
+
+@BOTH
+async def test_exporters_can_be_run_again(build: Build) -> None:
+    """What running held is released; the next running begins anew."""
+    async with running_sink() as sink:
+        exporter = build(sink)
+        for span_id in (1, 2):
+            async with exporter.running():
+                await exporter.deliver(body_of(span_id))
+        assert sink.totals().distinct == 2
+
+
+async def test_tls_with_client_certificate() -> None:
+    """An https endpoint is reached with the given authority, and a client certificate is shown to it."""
+    key, cert, ca = ((TLS / name).read_bytes() for name in ("server.key", "server.pem", "ca.pem"))
+    credentials = grpc.ssl_server_credentials([(key, cert)], ca, require_client_auth=True)
+    tls = ClientTls(TLS / "ca.pem", TLS / "client.pem", TLS / "client.key")
+    async with Sink().running(tls=credentials) as sink:
+        exporter = OtlpGrpcExporter("backend", f"https://localhost:{sink.grpc_port}", tls=tls)
+        async with exporter.running():
+            await exporter.deliver(body_of(1))
+        assert sink.totals().distinct == 1
+
+
+@pytest.mark.parametrize("build", [OtlpGrpcExporter, OtlpHttpExporter])
+@pytest.mark.parametrize(
+    "tls", [ClientTls(ca_file=Path("/nowhere/ca.pem")), ClientTls(cert_file=TLS / "client.pem", key_file=None)]
+)
+async def test_tls_files_that_cannot_be_used_are_config_errors(build: Build, tls: ClientTls) -> None:
+    """A file that is not there, or a certificate without its key, ends the start."""
+    exporter = build("backend", "https://127.0.0.1:1", tls=tls)
+    with pytest.raises(ConfigError, match="TLS"):
+        async with exporter.running():
+            pass
