@@ -29,7 +29,8 @@ class Admission:
     async def wait_idle(self) -> None:
         """Return when no request is inside."""
         while self.requests:
-            self._idle = anyio.Event()
+            if self._idle.is_set():
+                self._idle = anyio.Event()
             await self._idle.wait()
 
     def _take(self, size: int) -> None:

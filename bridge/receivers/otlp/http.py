@@ -231,7 +231,7 @@ def _refused(refusal: Refusal, format_: _Format) -> web.Response:
         headers=headers,
     )
     if refusal.reason == "timeout":
-        response.force_close()  # else the rest of the slow body would be waited for
+        response.force_close()  # what still comes would be taken for the next request
     return response
 
 
