@@ -34,7 +34,9 @@ NUMBERS = ("req_seq", "resp_seq", "thread_trace_id", "tid", "tid_usr", "ktime", 
 
 def espan(number: int) -> bytes:
     """A serialized eSpan of 26 attributes; equal numbers, equal bytes."""
-    span = Span(name="GET /cart/items", start_time_unix_nano=10**18 + number, end_time_unix_nano=10**18 + number + 10**6)
+    span = Span(
+        name="GET /cart/items", start_time_unix_nano=10**18 + number, end_time_unix_nano=10**18 + number + 10**6
+    )
     for key, text in TEXTS.items():
         span.attributes.append(_attribute(key))
         span.attributes[-1].value.string_value = text
