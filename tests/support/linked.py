@@ -2,7 +2,6 @@
 
 import numpy as np
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
 from bridge.component import Body
@@ -34,24 +33,17 @@ NUMBERS = ("req_seq", "resp_seq", "thread_trace_id", "tid", "tid_usr", "ktime", 
 
 def espan(number: int) -> bytes:
     """A serialized eSpan of 26 attributes; equal numbers, equal bytes."""
-    span = Span(
-        name="GET /cart/items", start_time_unix_nano=10**18 + number, end_time_unix_nano=10**18 + number + 10**6
-    )
+    start_ns = 10**18 + number
+    span = Span(name="GET /cart/items", start_time_unix_nano=start_ns, end_time_unix_nano=start_ns + 10**6)
     for key, text in TEXTS.items():
-        span.attributes.append(_attribute(key))
-        span.attributes[-1].value.string_value = text
+        span.attributes.add(key=key).value.string_value = text
     for position, key in enumerate(NUMBERS):
-        span.attributes.append(_attribute(key))
-        span.attributes[-1].value.int_value = number * 100 + position + 1
+        span.attributes.add(key=key).value.int_value = number * 100 + position + 1
     return span.SerializeToString()
 
 
-def _attribute(key: str) -> KeyValue:
-    return KeyValue(key=key)
-
-
 def linked_spans(n: int, *, tick: int = 1, per_trace: int = 8) -> LinkedSpans:
-    """n eSpans of tick `tick` in traces of `per_trace`, each trace a chain; span ids are unique over ticks below 2^31."""
+    """n eSpans of tick `tick` in traces of `per_trace`, each trace a chain; ids are unique over ticks."""
     spans = [espan(number) for number in range(n)]
     offsets = np.concatenate(([0], np.cumsum([len(span) for span in spans], dtype=np.int64))).astype(np.int64)
     resource = ResourceSpans()

@@ -106,13 +106,8 @@ class Counts:
     def read(self, name: str) -> dict[str, int]:
         """Sum by reason, or under "" where there is none."""
         data = self._reader.get_metrics_data()
-        metrics = [
-            m
-            for r in (data.resource_metrics if data else [])
-            for s in r.scope_metrics
-            for m in s.metrics
-            if m.name == name
-        ]
+        scopes = [scope for resource in (data.resource_metrics if data else []) for scope in resource.scope_metrics]
+        metrics = [metric for scope in scopes for metric in scope.metrics if metric.name == name]
         return {str(p.attributes.get("reason", "")): p.value for m in metrics for p in m.data.data_points}
 
 
