@@ -51,6 +51,7 @@ class FileExporter:
         self._writing = anyio.Lock()
         self._file = -1
         self._size = 0
+        self._set_aside = datetime.min.replace(tzinfo=UTC)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -128,9 +129,11 @@ class FileExporter:
         self._drop_backups(now)
 
     def _free_backup(self, now: datetime) -> Path:
-        """A name that sorts by time; two rotations within a millisecond do not meet."""
+        """A name after those of all earlier ones, also of those within this millisecond that are gone already."""
+        now = max(now, self._set_aside + timedelta(milliseconds=1))
         while (backup := self._backup(now)).exists():
             now += timedelta(milliseconds=1)
+        self._set_aside = now
         return backup
 
     def _backup(self, now: datetime) -> Path:
