@@ -14,6 +14,7 @@ import asyncio
 import base64
 import json
 import signal
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -188,20 +189,29 @@ class Sink:
         *,
         grpc_port: int = 0,
         http_port: int = 0,
-        tls: grpc.ServerCredentials | None = None,
+        tls_files: Path | None = None,
     ) -> AsyncIterator["Sink"]:
-        """Serve on both ports of 127.0.0.1 while the context is open."""
+        """Serve on both ports of 127.0.0.1 while the context is open.
+
+        With `tls_files`, a folder of server.pem, server.key and ca.pem, clients must show a certificate of that
+        authority.
+        """
         server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20), ("grpc.so_reuseport", 0)])
         method = grpc.unary_unary_rpc_method_handler(self.export)
         service = "opentelemetry.proto.collector.trace.v1.TraceService"
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": method}),))
         address = f"127.0.0.1:{grpc_port}"
-        self.grpc_port = server.add_secure_port(address, tls) if tls else server.add_insecure_port(address)
+        if tls_files:
+            key, cert, ca = ((tls_files / name).read_bytes() for name in ("server.key", "server.pem", "ca.pem"))
+            credentials = grpc.ssl_server_credentials([(key, cert)], ca, require_client_auth=True)
+            self.grpc_port = server.add_secure_port(address, credentials)
+        else:
+            self.grpc_port = server.add_insecure_port(address)
         app = web.Application(client_max_size=64 << 20)
         app.add_routes([web.post("/v1/traces", self.post), web.get("/totals", self.get_totals)])
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", http_port)
+        site = web.TCPSite(runner, "127.0.0.1", http_port, ssl_context=_server_tls(tls_files))
         await server.start()
         await site.start()
         self.http_port = runner.addresses[0][1]
@@ -211,6 +221,15 @@ class Sink:
             self._stopping.set()
             await runner.cleanup()
             await server.stop(0.1)
+
+
+def _server_tls(files: Path | None) -> ssl.SSLContext | None:
+    if files is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=files / "ca.pem")
+    context.load_cert_chain(files / "server.pem", files / "server.key")
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
 
 
 @asynccontextmanager

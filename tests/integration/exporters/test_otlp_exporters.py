@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 
 from bridge.errors import ConfigError
@@ -190,16 +189,28 @@ async def test_exporters_can_be_run_again(build: Build) -> None:
         assert sink.totals().distinct == 2
 
 
-async def test_tls_with_client_certificate() -> None:
-    """An https endpoint is reached with the given authority, and a client certificate is shown to it."""
-    key, cert, ca = ((TLS / name).read_bytes() for name in ("server.key", "server.pem", "ca.pem"))
-    credentials = grpc.ssl_server_credentials([(key, cert)], ca, require_client_auth=True)
+@pytest.mark.parametrize("build", [OtlpGrpcExporter, OtlpHttpExporter])
+async def test_tls_with_client_certificate(build: Build) -> None:
+    """An https endpoint is reached with the given authority, and the client's certificate is shown to it."""
     tls = ClientTls(TLS / "ca.pem", TLS / "client.pem", TLS / "client.key")
-    async with Sink().running(tls=credentials) as sink:
-        exporter = OtlpGrpcExporter("backend", f"https://localhost:{sink.grpc_port}", tls=tls)
+    async with Sink().running(tls_files=TLS) as sink:
+        port = sink.grpc_port if build is OtlpGrpcExporter else sink.http_port
+        exporter = build("backend", f"https://localhost:{port}", tls=tls)
         async with exporter.running():
             await exporter.deliver(body_of(1))
         assert sink.totals().distinct == 1
+
+
+@pytest.mark.parametrize("build", [OtlpGrpcExporter, OtlpHttpExporter])
+async def test_backend_of_an_unknown_authority_gets_nothing(build: Build) -> None:
+    """A server certificate that nobody we trust signed is a failed delivery."""
+    async with Sink().running(tls_files=TLS) as sink:
+        port = sink.grpc_port if build is OtlpGrpcExporter else sink.http_port
+        exporter = build("backend", f"https://localhost:{port}")
+        async with exporter.running():
+            with pytest.raises(NotTaken):
+                await exporter.deliver(body_of(1))
+        assert sink.totals().requests == 0
 
 
 @pytest.mark.parametrize("build", [OtlpGrpcExporter, OtlpHttpExporter])
