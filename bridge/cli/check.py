@@ -1,0 +1,35 @@
+"""`espan-bridge check`: what the bridge would run with, and where each value came from."""
+
+import os
+from pathlib import Path
+
+import click
+
+from bridge.config import load
+from bridge.config.listing import listing
+
+
+@click.command("check", short_help="Show the effective settings, or what is wrong with them.")
+@click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Settings, in TOML. Without it: defaults and the environment.",
+)
+def check_command(path: Path | None) -> None:
+    """Show every setting as the bridge would use it, and where it came from.
+
+    "default", "file", or the name of the environment variable stands behind each value. Header values and what is
+    secret in URLs are masked. Nothing is started and no address is tried. Exit code 0 means the settings can be used;
+    2 means they cannot, and every mistake is named on standard error.
+
+    \b
+    Examples:
+      espan-bridge check --config conf/bridge.toml
+      ENV_INPUT_EBPFTRACE_WINDOW=1m espan-bridge check --config conf/bridge.toml | grep window
+    """
+    loaded = load(path, os.environ)
+    click.echo(listing(loaded), nl=False)
+    for warning in loaded.warnings:
+        click.echo(f"warning: {warning}", err=True)

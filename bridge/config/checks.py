@@ -1,0 +1,192 @@
+"""Combinations that each value alone does not show: what would loop, clash, or fail only once the bridge runs."""
+
+import ipaddress
+import os
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+from urllib.parse import urlsplit
+
+from bridge.config.catalogue import dotted
+from bridge.config.environment import DATAWAY, OTEL
+from bridge.config.exporters import OTLP_EXPORTERS, FileExporterSettings, OtlpGrpcExporterSettings
+from bridge.config.problems import Path, Problem, named
+from bridge.config.settings import Settings
+from bridge.config.units import format_duration
+
+WINDOW = ("inputs", "ebpftrace", "window")
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 -- looked for, not bound
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Something of ours that listens."""
+
+    path: Path
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{dotted((*self.path, 'port'))} = {self.port} on {self.host}"
+
+
+def missing_exporters(raw: Mapping[str, Any], environ: Mapping[str, str]) -> Iterator[Problem]:
+    """No exporter at all, with how to add one."""
+    if raw.get("exporters") or not isinstance(raw.get("exporters", {}), dict):
+        return
+    later = (
+        f"{DATAWAY} is set, but the Dataway exporter comes with a later release; use another one until then.\n"
+        if DATAWAY in environ
+        else ""
+    )
+    yield Problem(
+        "exporters",
+        f": none is configured, so that nothing could leave the bridge. {later}Add one to the file, for instance\n"
+        '  [exporters.backend]\n  type = "otlp_grpc"\n  endpoint = "http://tempo:4317"\n'
+        f"or set {OTEL}ENDPOINT in the environment.",
+    )
+
+
+def check(settings: Settings, variables: Mapping[Path, str]) -> Iterator[Problem]:
+    """What is wrong with settings whose values are right one by one; `variables` as in `problems.problems_of`."""
+    listeners = list(_listeners(settings))
+    yield from _names(settings)
+    yield from _receivers(settings)
+    yield from _clashes(listeners)
+    yield from _own_endpoints(settings, variables, listeners)
+    yield from _ages(settings, variables)
+    yield from _tls(settings, variables)
+    yield from _files(settings)
+
+
+def _names(settings: Settings) -> Iterator[Problem]:
+    for name in settings.exporters:
+        if not NAME.fullmatch(name):
+            yield Problem(
+                dotted(("exporters", name)),
+                ": the name of an exporter has 1 to 64 letters, digits, dashes or underscores",
+            )
+
+
+def _listeners(settings: Settings) -> Iterator[Listener]:
+    tables = (
+        (("receivers", "otlp_grpc"), settings.receivers.otlp_grpc),
+        (("receivers", "otlp_http"), settings.receivers.otlp_http),
+        (("web",), settings.web),
+    )
+    for path, table in tables:
+        if table.enabled and table.port:
+            yield Listener(path, table.host, table.port)
+
+
+def _receivers(settings: Settings) -> Iterator[Problem]:
+    receivers = settings.receivers
+    if not (receivers.otlp_grpc.enabled or receivers.otlp_http.enabled):
+        yield Problem("receivers", ": none is enabled, so that nothing could reach the bridge; enable one")
+
+
+def _clashes(listeners: list[Listener]) -> Iterator[Problem]:
+    for one, other in combinations(listeners, 2):
+        if one.port == other.port and _overlap(one.host, other.host):
+            yield Problem(
+                dotted((*other.path, "port")),
+                f" = {other.port}: {one} has this port already; choose another",
+                ((*one.path, "port"), (*one.path, "host"), (*other.path, "port"), (*other.path, "host")),
+            )
+
+
+def _own_endpoints(settings: Settings, variables: Mapping[Path, str], listeners: list[Listener]) -> Iterator[Problem]:
+    for name, exporter in settings.exporters.items():
+        if not isinstance(exporter, OTLP_EXPORTERS):
+            continue
+        key = "endpoint" if exporter.endpoint else "traces_endpoint"
+        path = ("exporters", name, key)
+        host, port = _host_port(exporter.url)
+        for listener in listeners:
+            if port == listener.port and _reaches(host, listener.host):
+                yield Problem(
+                    named(path, variables),
+                    f' = "{getattr(exporter, key)}": this is the bridge itself, which listens there ({listener}); its '
+                    "traces would come back to it. Give the backend or the listener another port",
+                    (path, (*listener.path, "port"), (*listener.path, "host")),
+                )
+
+
+def _host_port(url: str) -> tuple[str, int]:
+    parts = urlsplit(url if "://" in url else f"//{url}")
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _reaches(host: str, listening: str) -> bool:
+    """Whether who dials `host` on this machine meets what listens on `listening`; resolves no names."""
+    if host == listening.lower():
+        return True
+    return _is_here(host) and (listening in EVERYWHERE or _is_here(listening))
+
+
+def _overlap(one: str, other: str) -> bool:
+    return one == other or bool({one, other} & EVERYWHERE) or (_is_here(one) and _is_here(other))
+
+
+def _is_here(host: str) -> bool:
+    """Whether this is a name or an address of this machine, as far as that shows without a resolver."""
+    if host.rstrip(".") == "localhost" or host in EVERYWHERE:
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        own = socket.gethostname().lower()
+        return host.lower() in (own, own.partition(".")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+def _ages(settings: Settings, variables: Mapping[Path, str]) -> Iterator[Problem]:
+    age_ns = settings.linker.max_trace_age_ns
+    if age_ns < settings.window_ns:
+        yield Problem(
+            "linker.max_trace_age",
+            f' = "{format_duration(age_ns)}": is shorter than {named(WINDOW, variables)} = '
+            f'"{format_duration(settings.window_ns)}"; every trace would leave before its window; allowed: the window '
+            "or longer",
+            (("linker", "max_trace_age"), WINDOW),
+        )
+
+
+def _tls(settings: Settings, variables: Mapping[Path, str]) -> Iterator[Problem]:
+    for name, exporter in settings.exporters.items():
+        if not isinstance(exporter, OTLP_EXPORTERS):
+            continue
+        path = ("exporters", name, "tls")
+        about = (path, ("exporters", name, "endpoint"))
+        if exporter.tls.insecure and (exporter.uses_tls or not isinstance(exporter, OtlpGrpcExporterSettings)):
+            yield Problem(
+                dotted((*path, "insecure")),
+                " = true: insecure means no TLS at all and is only for otlp_grpc endpoints without a scheme; where "
+                "there is one, write http:// for no TLS. Certificates that are not verified are not supported: name their "
+                "authority in ca_file",
+                about,
+            )
+        for key, file in exporter.tls.files.items():
+            if not exporter.uses_tls:
+                text = "no TLS with this endpoint, so that the file would not be used; write https://, or remove it"
+                yield Problem(named((*path, key), variables), f' = "{file}": {text}', about)
+            elif not (file.is_file() and os.access(file, os.R_OK)):
+                yield Problem(
+                    named((*path, key), variables), f' = "{file}": there is no such file, or it cannot be read', about
+                )
+
+
+def _files(settings: Settings) -> Iterator[Problem]:
+    files = [(n, e.path.absolute()) for n, e in settings.exporters.items() if isinstance(e, FileExporterSettings)]
+    for (one, path), (other, same) in combinations(files, 2):
+        if path == same:
+            yield Problem(
+                dotted(("exporters", other, "path")),
+                f' = "{same}": exporters.{one} writes this file already; choose another',
+                (("exporters", one, "path"), ("exporters", other, "path")),
+            )

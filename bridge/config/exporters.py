@@ -1,0 +1,223 @@
+"""Settings of the exporters: one table each, told apart by its `type`."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+
+from bridge.config.fields import Allowed, Count, FilePath, Headers, LargeSize, Seconds, SecretUrl, Size
+from bridge.config.table import Table
+
+TYPES = ("otlp_grpc", "otlp_http", "file", "console")
+_URL_SCHEMA = {"type": "string", "format": "uri", "minLength": 1}
+
+
+def _port(url: SplitResult) -> int | None:
+    try:
+        port = url.port
+    except ValueError:
+        raise ValueError("the port is no number up to 65535") from None  # the original would show the text
+    if port == 0:
+        raise ValueError("nobody listens on port 0")
+    return port
+
+
+def _grpc_endpoint(value: SecretUrl) -> SecretUrl:
+    text = value.get_secret_value()
+    url = urlsplit(text if "://" in text else f"https://{text}")
+    if url.scheme not in ("http", "https"):
+        raise ValueError(f'the scheme "{url.scheme}" is not known')
+    if not url.hostname:
+        raise ValueError("the host is missing")
+    if _port(url) is None:
+        raise ValueError("the port is missing; OTLP/gRPC is served on 4317 as a rule")
+    if url.path.strip("/") or url.query:
+        raise ValueError('gRPC knows no paths: remove what stands behind the port, or use type = "otlp_http"')
+    return value
+
+
+def _http_endpoint(value: SecretUrl) -> SecretUrl:
+    text = value.get_secret_value()
+    if "://" not in text:
+        raise ValueError("the scheme is missing")
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https"):
+        raise ValueError(f'the scheme "{url.scheme}" is not known')
+    _port(url)
+    if not url.hostname:
+        raise ValueError("the host is missing")
+    return value
+
+
+GrpcEndpoint: TypeAlias = Annotated[
+    SecretUrl,
+    AfterValidator(_grpc_endpoint),
+    WithJsonSchema(_URL_SCHEMA),
+    Allowed("http://HOST:PORT, https://HOST:PORT (TLS), or HOST:PORT alone (TLS unless tls.insecure)"),
+]
+HttpEndpoint: TypeAlias = Annotated[
+    SecretUrl,
+    AfterValidator(_http_endpoint),
+    WithJsonSchema(_URL_SCHEMA),
+    Allowed("http://HOST:PORT or https://HOST:PORT, with a path or without"),
+]
+
+
+class RetrySettings(Table):
+    """How long to wait between attempts."""
+
+    initial_s: Seconds = Field(default=5.0, alias="initial", description="Wait after the first failed attempt.")
+    multiplier: Annotated[float, Field(ge=1, le=100, allow_inf_nan=False), Allowed("a number from 1 to 100")] = Field(
+        default=1.5, description="Factor by which each further wait is longer."
+    )
+    max_s: Seconds = Field(
+        default=30.0,
+        alias="max",
+        description="Longest wait, unless the backend names a longer one. Attempts never end.",
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "RetrySettings":
+        if self.initial_s > self.max_s:
+            raise ValueError("initial is longer than max; raise max or lower initial")
+        return self
+
+
+class TlsSettings(Table):
+    """PEM files of a client."""
+
+    ca_file: FilePath | None = Field(
+        default=None, description="Authorities to trust (PEM). Without it the system's are trusted."
+    )
+    cert_file: FilePath | None = Field(
+        default=None, description="Certificate of this client (PEM), where the backend asks for one; needs key_file."
+    )
+    key_file: FilePath | None = Field(default=None, description="Its private key (PEM).")
+    insecure: bool = Field(
+        default=False,
+        description="No TLS for an endpoint without a scheme. Where there is a scheme, http:// or https:// decides.",
+    )
+
+    @model_validator(mode="after")
+    def _pair(self) -> "TlsSettings":
+        if (self.cert_file is None) != (self.key_file is None):
+            there, missing = ("key_file", "cert_file") if self.cert_file is None else ("cert_file", "key_file")
+            raise ValueError(f"{there} is set without {missing}; a certificate and its key go together")
+        return self
+
+    @property
+    def files(self) -> Mapping[str, Any]:
+        """The files that are set, by key."""
+        return {k: v for k in ("ca_file", "cert_file", "key_file") if (v := getattr(self, k)) is not None}
+
+
+class _OtlpSettings(Table):
+    type: str  # declared here for its place: first, then the endpoint
+    endpoint: SecretUrl | None
+    headers: Headers = Field(
+        default={},
+        description="Sent with every request, for instance a token. Values are never shown or logged.",
+    )
+    compression: Literal["none", "gzip"] = Field(default="none", description="Compression of requests.")
+    timeout_s: Seconds = Field(default=10.0, alias="timeout", description="How long one attempt may take.")
+    tls: TlsSettings = Field(default=TlsSettings(), description="TLS files.")
+    max_batch_spans: Count = Field(default=8192, description="Most spans in one request.")
+    max_batch_bytes: Size = Field(
+        default=4_000_000,
+        description="Largest request before compression. gRPC servers take 4 MiB unless told otherwise.",
+    )
+    in_flight: Annotated[int, Field(ge=1, le=1000), Allowed("a whole number from 1 to 1000")] = Field(
+        default=4, description="Requests under way at once."
+    )
+    retry: RetrySettings = Field(default=RetrySettings(), description="Waits between attempts.")
+
+
+class OtlpGrpcExporterSettings(_OtlpSettings):
+    """Sends traces over OTLP/gRPC."""
+
+    type: Literal["otlp_grpc"] = Field(description="OTLP over gRPC.")
+    endpoint: GrpcEndpoint = Field(description="Address of the backend. http:// sends in the clear, https:// uses TLS.")
+
+    @property
+    def url(self) -> str:
+        """The endpoint in full, secrets included."""
+        return self.endpoint.get_secret_value()
+
+    @property
+    def uses_tls(self) -> bool:
+        """What scheme and `insecure` come to."""
+        return self.url.startswith("https://") if "://" in self.url else not self.tls.insecure
+
+
+class OtlpHttpExporterSettings(_OtlpSettings):
+    """Sends traces over OTLP/HTTP, in protobuf."""
+
+    type: Literal["otlp_http"] = Field(description="OTLP over HTTP, in protobuf.")
+    endpoint: HttpEndpoint | None = Field(
+        default=None, description="Address of the backend; v1/traces is appended to it."
+    )
+    traces_endpoint: HttpEndpoint | None = Field(
+        default=None, description="Instead of endpoint: the full URL traces are posted to, used as it is."
+    )
+
+    @model_validator(mode="after")
+    def _one_endpoint(self) -> "OtlpHttpExporterSettings":
+        if (self.endpoint is None) == (self.traces_endpoint is None):
+            both = "both are set" if self.endpoint else "endpoint is missing"
+            raise ValueError(f"{both}; set endpoint (v1/traces is appended) or traces_endpoint (used as it is)")
+        return self
+
+    @property
+    def base(self) -> bool:
+        """Whether v1/traces is to be appended to `url`."""
+        return self.traces_endpoint is None
+
+    @property
+    def url(self) -> str:
+        """The endpoint that is set, in full, secrets included."""
+        endpoint = self.endpoint or self.traces_endpoint
+        assert endpoint is not None  # noqa: S101 -- `_one_endpoint` saw to it
+        return endpoint.get_secret_value()
+
+    @property
+    def uses_tls(self) -> bool:
+        """What the scheme says."""
+        return self.url.startswith("https://")
+
+
+class _LocalSettings(Table):
+    """What needs no network: one body at a time, with the usual waits when it cannot be written."""
+
+    in_flight: ClassVar[int] = 1
+    retry: ClassVar[RetrySettings] = RetrySettings()
+
+
+class FileExporterSettings(_LocalSettings):
+    """Appends traces to a file as OTLP/JSON lines, as the Collector's file exporter does."""
+
+    type: Literal["file"] = Field(description="OTLP/JSON lines in a file, one request a line.")
+    path: FilePath = Field(description="File to append to; its folder is made where it is missing.")
+    rotate_bytes: LargeSize = Field(
+        default=100 << 20,
+        description="The file is set aside, under its name and the time, before it grows beyond this.",
+    )
+    backups: Annotated[int, Field(ge=0), Allowed("a whole number; 0 keeps all")] = Field(
+        default=0, description="How many files that were set aside are kept; 0 keeps all."
+    )
+
+
+class ConsoleExporterSettings(_LocalSettings):
+    """Prints traces as trees to standard output, for people."""
+
+    type: Literal["console"] = Field(description="Trees on standard output.")
+    width: Annotated[int, Field(ge=40, le=1000), Allowed("a whole number from 40 to 1000")] = Field(
+        default=120, description="Columns a line may have."
+    )
+
+
+ExporterSettings: TypeAlias = Annotated[
+    OtlpGrpcExporterSettings | OtlpHttpExporterSettings | FileExporterSettings | ConsoleExporterSettings,
+    Field(discriminator="type"),
+]
+OTLP_EXPORTERS = (OtlpGrpcExporterSettings, OtlpHttpExporterSettings)

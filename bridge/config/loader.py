@@ -1,0 +1,140 @@
+"""From a file and the environment to settings."""
+
+import copy
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import ValidationError
+
+from bridge.config.catalogue import dotted
+from bridge.config.checks import check, missing_exporters
+from bridge.config.environment import Environment
+from bridge.config.problems import Problem, path_of, problems_of, report
+from bridge.config.settings import Settings
+from bridge.errors import ConfigError
+
+BOM = "\ufeff"
+FROM_FILE, FROM_DEFAULT = "file", "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings, where each came from, and what is odd about them."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+    """By the path of each key that was set: "file", or the name of an environment variable. The rest are defaults."""
+    warnings: tuple[str, ...]
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
+    """Settings from a TOML file, if there is one, and the environment.
+
+    Raises ConfigError that names every mistake at once: key, value, what is allowed and what was probably meant.
+    """
+    raw = read_toml(path) if path else {}
+    origins = {dotted(leaf): FROM_FILE for leaf in _leaves(raw)}
+    environment = Environment(raw, environ)
+    environment.apply()
+    settings, found = _validated(raw, environment.variables)
+    found += [*environment.problems, *missing_exporters(raw, environ)]
+    if found:
+        raise ConfigError(report(found, f"{path} cannot be used" if path else "the settings cannot be used"))
+    origins |= {dotted(key): name for key, name in environment.variables.items()}
+    return Loaded(settings, MappingProxyType(origins), (*environment.warnings, *_odd(settings, origins)))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a TOML file holds. Raises ConfigError that says where it cannot be read, without showing values."""
+    try:
+        text = path.read_text(encoding="utf-8").removeprefix(BOM)
+    except OSError as exc:
+        raise ConfigError(f"{path} cannot be read: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{path} is no TOML: byte {exc.start} is not UTF-8") from exc
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(f"{path} is no TOML: {exc}{_hint(text, str(exc))}") from exc
+
+
+def _hint(text: str, error: str) -> str:
+    """What the line of a TOML error most likely lacks; the value itself may be a secret."""
+    found = re.search(r"line (\d+)", error)
+    line = text.splitlines()[int(found[1]) - 1] if found else ""
+    key, equals, value = (part.strip() for part in line.partition("="))
+    if "Illegal character '\\n'" in error:
+        return f"\n  in the value of {key}: its closing quote is missing" if equals else ""
+    if equals and re.match(r"[^\s\"'\[{]", value):
+        return f'\n  in the value of {key}: text stands in quotes, as in {key} = "..."; truth values are true and false'
+    return ""
+
+
+def _validated(raw: dict[str, Any], variables: Mapping[tuple[str, ...], str]) -> tuple[Settings, list[Problem]]:
+    """The settings and what is wrong with them.
+
+    Where values are wrong, combinations are checked all the same, with the wrong values left out: what they say
+    about those is not told.
+    """
+    try:
+        settings = Settings.model_validate(raw)
+    except ValidationError as error:
+        found = problems_of(error, raw, variables)
+        sound = _without(raw, error)
+        about = {path for problem in found for path in problem.about}
+        return sound, found + [
+            p for p in check(sound, variables) if not any(_touch(a, b) for a in p.about for b in about)
+        ]
+    return settings, list(check(settings, variables))
+
+
+def _without(raw: dict[str, Any], error: ValidationError) -> Settings:
+    """The settings without what the error is about."""
+    rest = copy.deepcopy(raw)
+    for details in error.errors(include_url=False, include_input=False):
+        path = path_of(details["loc"])
+        # an exporter with one wrong key is left out as a whole: what it lacks then has no default
+        _remove(rest, path[:2] if path[:1] == ("exporters",) else path)
+    try:
+        return Settings.model_validate(rest)
+    except ValidationError:
+        return Settings()
+
+
+def _remove(raw: dict[str, Any], path: tuple[str, ...]) -> None:
+    table: Any = raw
+    for key in path[:-1]:
+        table = table.get(key) if isinstance(table, dict) else None
+        if isinstance(table, list):
+            table = table[0]
+    if isinstance(table, dict):
+        table.pop(path[-1], None)
+
+
+def _touch(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    shorter = min(len(one), len(other))
+    return one[:shorter] == other[:shorter]
+
+
+def _leaves(raw: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in raw.items():
+        inner = value[0] if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict) else value
+        if isinstance(inner, dict):
+            yield from _leaves(inner, (*path, key))
+        else:
+            yield (*path, key)
+
+
+def _odd(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
+    if settings.ebpftrace.sqlite_path is not None:
+        variable = origins.get("inputs.ebpftrace.sqlite_path", FROM_FILE)
+        where = "" if variable == FROM_FILE else f" ({variable})"
+        yield (
+            f"inputs.ebpftrace.sqlite_path{where} is deprecated and ignored; the store lies in "
+            f"inputs.ebpftrace.db_path = {settings.ebpftrace.db_path}"
+        )

@@ -1,0 +1,212 @@
+"""The settings, table by table. Descriptions here are what errors, docs and the JSON schema say."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from bridge.config.exporters import ExporterSettings
+from bridge.config.fields import (
+    Allowed,
+    Count,
+    FilePath,
+    Host,
+    LargeSize,
+    Nanoseconds,
+    NanosecondsOrZero,
+    Port,
+    Seconds,
+    SecondsOrZero,
+    Share,
+    Size,
+)
+from bridge.config.table import Table
+
+S = 10**9
+LATE_WINDOWS = 3
+
+
+class EbpftraceSettings(Table):
+    """What is linked and how much of it is kept, under the names DataKit gives it. There is one such table at most."""
+
+    db_path: FilePath = Field(
+        default=Path("data"),
+        description="Folder of the store; made where it is missing, owned by one bridge at a time.",
+    )
+    use_app_trace_id: bool = Field(
+        default=True,
+        description="Keep trace ids that agents put into request headers; false makes every trace id anew.",
+    )
+    window_ns: Nanoseconds = Field(
+        default=20 * S,
+        alias="window",
+        description="A trace leaves when nothing has joined it for this long. eBPF agents hold spans back for 10-20 s.",
+    )
+    sampling_rate: Share = Field(
+        default=0.1, description="Share of traces to keep where no request header decides: 0.0 keeps none, 1.0 all."
+    )
+    sqlite_path: str | None = Field(
+        default=None, description="Deprecated name of db_path in DataKit; accepted with a warning, and ignored."
+    )
+
+
+def _one_table(value: object) -> object:
+    if not isinstance(value, list | tuple) or len(value) != 1:
+        raise ValueError("not one table")
+    return tuple(value)
+
+
+class InputsSettings(Table):
+    """Inputs, as DataKit writes them."""
+
+    ebpftrace: Annotated[
+        tuple[EbpftraceSettings], BeforeValidator(_one_table), Allowed("one table, written [[inputs.ebpftrace]]")
+    ] = Field(default=(EbpftraceSettings(),), description="The linker's input.")
+
+
+class OtlpGrpcReceiverSettings(Table):
+    """OTLP over gRPC."""
+
+    enabled: bool = Field(default=True, description="Whether to listen at all.")
+    host: Host = Field(default="localhost", description='Where to listen; "0.0.0.0" or "::" for every network.')
+    port: Port = Field(default=4317, description="Port to listen on.")
+    max_request_bytes: Size = Field(default=64 << 20, description="Largest request, before and after decompression.")
+    max_in_flight_bytes: LargeSize = Field(
+        default=256 << 20, description="Requests being handled, all together; beyond it senders are asked to try again."
+    )
+
+
+class OtlpHttpReceiverSettings(Table):
+    """OTLP over HTTP: POST /v1/traces, protobuf and JSON."""
+
+    enabled: bool = Field(default=True, description="Whether to listen at all.")
+    host: Host = Field(default="localhost", description='Where to listen; "0.0.0.0" or "::" for every network.')
+    port: Port = Field(default=4318, description="Port to listen on.")
+    max_request_bytes: Size = Field(default=64 << 20, description="Largest request, before and after decompression.")
+    max_in_flight_bytes: LargeSize = Field(
+        default=256 << 20, description="Requests being handled, all together; beyond it senders are asked to try again."
+    )
+    read_timeout_s: Seconds = Field(
+        default=30.0, alias="read_timeout", description="How long the body of a request may take to arrive."
+    )
+
+
+class ReceiversSettings(Table):
+    """Where senders reach the bridge."""
+
+    otlp_grpc: OtlpGrpcReceiverSettings = Field(default=OtlpGrpcReceiverSettings(), description="OTLP over gRPC.")
+    otlp_http: OtlpHttpReceiverSettings = Field(default=OtlpHttpReceiverSettings(), description="OTLP over HTTP.")
+
+
+class LinkerSettings(Table):
+    """How spans become traces."""
+
+    clock_slack_ns: NanosecondsOrZero = Field(
+        default=50 * 10**6,
+        alias="clock_slack",
+        description="How far the clocks of two hosts may differ when times are compared.",
+    )
+    late_window_ns: Nanoseconds | None = Field(
+        default=None,
+        alias="late_window",
+        description="How long a trace that has left is remembered, so that late spans still join it. "
+        f"Unset: {LATE_WINDOWS} windows.",
+    )
+    max_trace_age_ns: Nanoseconds = Field(
+        default=600 * S, alias="max_trace_age", description="A trace leaves at this age, even if spans still join it."
+    )
+    max_trace_spans: Count = Field(
+        default=20_000, description="A trace leaves at this size, even if spans still join it."
+    )
+    sampling_flags: Literal["honour", "ignore"] = Field(
+        default="honour",
+        description="Whether sampling flags that agents found in request headers decide before sampling_rate does. "
+        "Today's agents say keep for every W3C request, whatever its flag: with honour all of those are kept; "
+        "ignore leaves every trace to sampling_rate.",
+    )
+    datadog_reject: Literal["honour", "undecided"] = Field(
+        default="honour",
+        description="What a reject of a DataDog request means. Today's agents say reject also where the request had no "
+        "x-datadog-sampling-priority, which rejects its whole trace; undecided leaves those to sampling_rate.",
+    )
+    tick_s: Seconds = Field(default=0.5, alias="tick", description="How often to look for traces that may leave.")
+    max_waiting_spans: Count = Field(
+        default=4_000_000,
+        description="Spans that may wait for their trace to be whole; beyond it senders are pushed back.",
+    )
+
+
+class StoreSettings(Table):
+    """The SQLite store in db_path."""
+
+    synchronous: Literal["full", "normal"] = Field(
+        default="full",
+        description="full: what was acknowledged survives a power cut; normal: it survives a crash of the process.",
+    )
+    flush_on_stop: bool = Field(
+        default=False, description="Let open traces leave when the bridge stops, instead of after its next start."
+    )
+    queue_bytes: LargeSize = Field(
+        default=64 << 20, description="Batches that may wait for their commit; beyond it receivers wait."
+    )
+    payload_cache_bytes: LargeSize = Field(
+        default=64 << 20, description="Memory for stored spans that are soon to be exported, to save reading them back."
+    )
+    lock_wait_s: SecondsOrZero = Field(
+        default=10.0, alias="lock_wait", description="How long a start waits for another bridge to let go of db_path."
+    )
+
+
+class TelemetrySettings(Table):
+    """What the bridge says about itself. Logs go to standard error, metrics to /metrics of [web]."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level that is logged."
+    )
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="One line an event, for people or programs."
+    )
+
+
+class WebSettings(Table):
+    """Health (/healthz, /readyz) and metrics (/metrics)."""
+
+    enabled: bool = Field(default=True, description="Whether to listen at all.")
+    host: Host = Field(default="localhost", description='Where to listen; "0.0.0.0" or "::" for every network.')
+    port: Port = Field(default=4319, description="Port to listen on.")
+
+
+class Settings(Table):
+    """Everything the bridge can be told."""
+
+    shutdown_grace_s: SecondsOrZero = Field(
+        default=10.0,
+        alias="shutdown_grace",
+        description="How long a stop may take to answer and deliver what is under way.",
+    )
+    inputs: InputsSettings = Field(default=InputsSettings(), description="Inputs, as DataKit writes them.")
+    receivers: ReceiversSettings = Field(default=ReceiversSettings(), description="Where senders reach the bridge.")
+    linker: LinkerSettings = Field(default=LinkerSettings(), description="How spans become traces.")
+    exporters: Mapping[str, ExporterSettings] = Field(
+        default={}, description="Where traces go: one table each, [exporters.NAME], told apart by its type."
+    )
+    store: StoreSettings = Field(default=StoreSettings(), description="The store.")
+    telemetry: TelemetrySettings = Field(default=TelemetrySettings(), description="Logs.")
+    web: WebSettings = Field(default=WebSettings(), description="Health and metrics.")
+
+    @property
+    def ebpftrace(self) -> EbpftraceSettings:
+        """The one [[inputs.ebpftrace]] table."""
+        return self.inputs.ebpftrace[0]
+
+    @property
+    def window_ns(self) -> int:
+        """How long nothing may join a trace before it leaves."""
+        return self.ebpftrace.window_ns
+
+    @property
+    def late_window_ns(self) -> int:
+        """`linker.late_window`, or what it is when it is left out."""
+        late_ns = self.linker.late_window_ns
+        return LATE_WINDOWS * self.window_ns if late_ns is None else late_ns
