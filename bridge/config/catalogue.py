@@ -25,6 +25,7 @@ EXPORTERS: Mapping[str, type[Table]] = {
     "console": ConsoleExporterSettings,
 }
 TYPE_ALLOWED = ", ".join(f'"{name}"' for name in TYPES)
+FIRST = ("type", "endpoint", "traces_endpoint")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -48,8 +49,11 @@ def dotted(path: Sequence[str]) -> str:
 
 
 def keys_of(table: type[Table]) -> dict[str, FieldInfo]:
-    """The fields of a table by the user's keys."""
-    return {field.alias or name: field for name, field in table.model_fields.items()}
+    """The fields of a table by the user's keys: first what tells an exporter apart, tables of its own last."""
+    found = {field.alias or name: field for name, field in table.model_fields.items()}
+    tables = {key for key, field in found.items() if table_of(field) or key == "exporters"}
+    places = {key: FIRST.index(key) if key in FIRST else len(FIRST) + (key in tables) for key in found}
+    return {key: found[key] for key in sorted(found, key=places.__getitem__)}
 
 
 def table_of(field: FieldInfo) -> type[Table] | None:
@@ -82,7 +86,8 @@ def allowed(field: FieldInfo) -> str:
     if stated:
         return stated
     if get_origin(field.annotation) is Literal:
-        return " or ".join(f'"{value}"' for value in get_args(field.annotation))
+        *others, last = (f'"{value}"' for value in get_args(field.annotation))
+        return f"{', '.join(others)} or {last}" if others else last
     return "text"
 
 
@@ -96,16 +101,28 @@ def is_url(field: FieldInfo) -> bool:
     return SecretUrl.__name__ in str(field.annotation)
 
 
+def default_of(table: type[Table], key: str) -> Any:
+    """What a key is when it is left out, as a file would hold it; None where there is nothing."""
+    field = keys_of(table)[key]
+    if field.is_required():
+        return None
+    name = next(n for n, f in table.model_fields.items() if f is field)
+    return table.model_construct(**{key: field.get_default()}).model_dump(mode="json", by_alias=True, include={name})[
+        key
+    ]
+
+
 def entries() -> Iterator[Entry]:
     """Every key, in the order of the models; those of exporters once for each type."""
     for name, field in keys_of(Settings).items():
+        table = table_of(field)
         if name == "exporters":
-            for exporter_type, table in EXPORTERS.items():
-                yield from _entries(table, ("exporters", exporter_type))
-        elif (table_type := table_of(field)) is not None:
-            yield from _entries(table_type, (name,))
-        else:
+            for exporter_type, exporter in EXPORTERS.items():
+                yield from _entries(exporter, ("exporters", exporter_type))
+        elif table is None:
             yield _entry(Settings, (name,), name, field)
+        else:
+            yield from _entries(table, (name,))
 
 
 def _entries(table: type[Table], path: tuple[str, ...]) -> Iterator[Entry]:
@@ -118,15 +135,8 @@ def _entries(table: type[Table], path: tuple[str, ...]) -> Iterator[Entry]:
 
 
 def _entry(table: type[Table], path: tuple[str, ...], key: str, field: FieldInfo) -> Entry:
-    default = None if field.is_required() else _plain_default(table, key, field)
+    default = default_of(table, key)
     return Entry(path, allowed(field), field.description or "", field.is_required(), default, is_secret(field))
-
-
-def _plain_default(table: type[Table], key: str, field: FieldInfo) -> Any:
-    name = next(n for n, f in table.model_fields.items() if f is field)
-    return table.model_construct(**{key: field.get_default()}).model_dump(mode="json", by_alias=True, include={name})[
-        key
-    ]
 
 
 def _stated(annotation: Any, metadata: Sequence[Any]) -> str:

@@ -167,7 +167,7 @@ def _tls(settings: Settings, variables: Mapping[Path, str]) -> Iterator[Problem]
             yield Problem(
                 dotted((*path, "insecure")),
                 " = true: insecure means no TLS at all and is only for otlp_grpc endpoints without a scheme; where "
-                "there is one, write http:// for no TLS. Certificates that are not verified are not supported: name their "
+                "there is one, write http:// for no TLS. Unverified certificates are not supported: name their "
                 "authority in ca_file",
                 about,
             )

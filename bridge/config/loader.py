@@ -66,10 +66,11 @@ def read_toml(path: Path) -> dict[str, Any]:
 def _hint(text: str, error: str) -> str:
     """What the line of a TOML error most likely lacks; the value itself may be a secret."""
     found = re.search(r"line (\d+)", error)
-    line = text.splitlines()[int(found[1]) - 1] if found else ""
+    lines = text.rstrip().splitlines() or [""]
+    line = lines[min(int(found[1]), len(lines)) - 1 if found else -1]
     key, equals, value = (part.strip() for part in line.partition("="))
-    if "Illegal character '\\n'" in error:
-        return f"\n  in the value of {key}: its closing quote is missing" if equals else ""
+    if equals and value[:1] in ("'", '"') and value.count(value[0]) % 2:
+        return f"\n  in the value of {key}: its closing quote is missing"
     if equals and re.match(r"[^\s\"'\[{]", value):
         return f'\n  in the value of {key}: text stands in quotes, as in {key} = "..."; truth values are true and false'
     return ""

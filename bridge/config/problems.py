@@ -116,7 +116,8 @@ class _Reader:
             return self._says(self._name(), f": missing; allowed: {self._allowed()}")
         if self.path == ("exporters",) or (len(self.path) == 2 and self.path[0] == "exporters" and self._no_table()):
             text = "an exporter is a table with a name of your choice, such as [exporters.backend]"
-            return self._says(self._name(), f" = {shown(self.value)}: {text}")
+            value = MASK if isinstance(self.value, str) else shown(self.value)
+            return self._says(self._name(), f" = {value}: {text}")
         if isinstance(self.target, FieldInfo) and table_of(self.target) is None:
             return self._value(self.target)
         return self._table()
