@@ -1,0 +1,3 @@
+from bridge.codec.otlp_encode import PlainSplicer
+
+class Splicer(PlainSplicer): ...

@@ -1,0 +1,339 @@
+"""Linked spans to serialized ExportTraceServiceRequest bodies, as opentelemetry-proto writes them.
+
+Ordinary spans leave with the bytes they came with. An eSpan leaves with its own bytes too, but for what linking
+decided: trace_id, span_id and parent_span_id (written first), the attributes in `REPLACED_KEYS` (written after all
+others), and span links (written last). What is cut out and put in is bytes of top-level fields; nothing else is
+decoded, so unknown fields, the order of attributes and the way their sender wrote them survive.
+
+`Splicer` does the cutting: compiled where that could be built, and `PlainSplicer`, its twin in plain Python, elsewhere;
+slower, but with the same output. Decided against: appending ids so that they override earlier ones (attributes do not
+override, and the old ones would be sent too), and parsing spans with protobuf (which writes fields its own way).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, groupby, pairwise
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bridge.errors import InvalidData, PermanentError
+from bridge.spans import Context, Decisions, LinkedSpans, Method, Outcome, PayloadFormat, SpanLinks
+
+I64Array = NDArray[np.int64]
+U32Array = NDArray[np.uint32]
+
+REPLACED_KEYS: Final = frozenset(
+    (
+        b"app_trace_id_l",
+        b"app_trace_id_h",
+        b"app_parent_id_l",
+        b"ebpf_trace_id",
+        b"ebpf_parent_id",
+        b"espan.link.method",
+        b"espan.link.confidence",
+    )
+)
+"""Attributes that an exported eSpan does not keep; the kernel knows them too."""
+
+# Tags of ExportTraceServiceRequest, ResourceSpans, ScopeSpans, Span, KeyValue, AnyValue: field number << 3 | 2.
+_RESOURCE_SPANS, _SCOPE_SPANS, _SPANS = 0x0A, 0x12, 0x12
+_TRACE_ID, _SPAN_ID, _PARENT_ID, _ATTRIBUTE, _LINK = 0x0A, 0x12, 0x22, 0x4A, 0x6A
+_KEY, _VALUE, _STRING_VALUE = 0x0A, 0x12, 0x0A
+_MAX_GROUPS = 100
+"""How deep groups of unknown fields may nest: as deep as protobuf itself reads them."""
+
+
+def encode_requests(linked: LinkedSpans, *, max_spans: int, max_bytes: int) -> Iterator[tuple[bytes, int]]:
+    """Serialized ExportTraceServiceRequests and how many spans each holds; every row once.
+
+    A body holds at most `max_spans` spans and `max_bytes` bytes; a span that is larger by itself goes alone. Rows of
+    one trace (equal exported or eBPF trace id, rows side by side) share a body as far as the limits allow. Equal
+    contexts, of one block or several, are written once a body. Equal input gives equal bytes.
+
+    Links at ordinary spans are left out: those leave unchanged. A few bytes of `max_bytes` per resource and scope may
+    stay unused, because how long a length is is only known afterwards.
+
+    Raises InvalidData where the bytes of an eSpan are no protobuf message, PermanentError for spans that are points,
+    and ValueError for limits below 1, rows of another outcome than EXPORT and PASS, or places that are not there.
+    """
+    if max_spans < 1 or max_bytes < 1:
+        raise ValueError(f"a body holds at least 1 span and 1 byte, not {max_spans} and {max_bytes}")
+    if not len(linked):
+        return
+    splicer = _splicer(linked)
+    contexts = _contexts(linked)
+    for start, stop in _bodies(splicer.sizes, contexts, _trace_starts(linked.decisions), max_spans, max_bytes):
+        yield _body(splicer, contexts, start, stop), stop - start
+
+
+def _splicer(linked: LinkedSpans) -> "PlainSplicer":
+    for block in linked.blocks:
+        if block.format != PayloadFormat.OTLP_SPAN:
+            raise PermanentError(f"spans in the format {block.format.name} cannot be sent as OTLP; only OTLP spans can")
+    if not np.isin(linked.decisions.outcome, (Outcome.EXPORT, Outcome.PASS)).all():
+        raise ValueError("linked spans hold a row whose outcome is neither EXPORT nor PASS")
+    rows = _flat_rows(linked)
+    starts = np.concatenate([block.offsets[:-1] for block in linked.blocks])[rows]
+    ends = np.concatenate([block.offsets[1:] for block in linked.blocks])[rows]
+    by_row = np.argsort(linked.links.row, kind="stable")
+    data = [block.data for block in linked.blocks]
+    return Splicer(data, linked.block, starts, ends, linked.decisions, linked.links.take(by_row))
+
+
+def _flat_rows(linked: LinkedSpans) -> I64Array:
+    """Where each span is when the rows of all blocks are counted through."""
+    lengths = np.array([len(block) for block in linked.blocks], np.int64)
+    if (linked.block >= lengths.size).any() or (linked.row >= lengths[linked.block]).any():
+        raise ValueError("linked spans name a block or a row that is not there")
+    return (np.cumsum(lengths) - lengths)[linked.block] + linked.row
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Contexts:
+    """The distinct contexts of a tick, those of one resource side by side."""
+
+    distinct: Sequence[Context]
+    resource: I64Array
+    """By position in `distinct`: a number per distinct `resource_spans`."""
+    of_span: I64Array
+    """Shape (n,): position in `distinct`."""
+
+
+def _contexts(linked: LinkedSpans) -> _Contexts:
+    in_block = np.concatenate([block.context for block in linked.blocks])[_flat_rows(linked)]
+    pairs, pair_of_span = np.unique(linked.block.astype(np.uint64) << 32 | in_block, return_inverse=True)
+    named = [linked.blocks[pair >> 32].contexts[pair & 0xFFFFFFFF] for pair in pairs.tolist()]
+    resources: dict[bytes, int] = {}
+    numbers = {context: resources.setdefault(context.resource_spans, len(resources)) for context in named}
+    distinct = sorted(numbers, key=numbers.__getitem__)
+    position = {context: i for i, context in enumerate(distinct)}
+    of_pair = np.array([position[context] for context in named], np.int64)
+    return _Contexts(distinct, np.array(sorted(numbers.values()), np.int64), of_pair[pair_of_span])
+
+
+def _trace_starts(decisions: Decisions) -> I64Array:
+    """For each row the first row of its trace: of the rows side by side that share an exported or eBPF trace id."""
+    joined = np.zeros(len(decisions), np.bool_)
+    for hi, lo in (
+        (decisions.trace_hi, decisions.trace_lo),
+        (decisions.ebpf_trace_hi, decisions.ebpf_trace_lo),
+    ):
+        joined[1:] |= (hi[1:] == hi[:-1]) & (lo[1:] == lo[:-1]) & ((hi[1:] | lo[1:]) != 0)
+    return np.maximum.accumulate(np.where(joined, 0, np.arange(len(decisions), dtype=np.int64)))
+
+
+def _bodies(
+    sizes: I64Array, contexts: _Contexts, trace_starts: I64Array, max_spans: int, max_bytes: int
+) -> Iterator[tuple[int, int]]:
+    """Rows [start, stop) of each body: as many as fit, ending between traces where it does not begin inside one."""
+    n, max_bytes = sizes.size, min(max_bytes, 1 << 62)  # what int64 can hold with room for a sum
+    frame = 1 + len(_varint(max_bytes))
+    scope_bytes = np.array([frame + len(c.scope_spans) for c in contexts.distinct], np.int64)
+    resource_bytes = np.array([frame + len(c.resource_spans) for c in contexts.distinct], np.int64)
+    resource_of_span = contexts.resource[contexts.of_span]
+    span_bytes = np.concatenate(([0], np.cumsum(sizes)))
+    start = 0
+    while start < n:
+        most = int(np.searchsorted(span_bytes, int(span_bytes[start]) + max_bytes, side="right")) - 1
+        stop = min(n, start + max_spans, max(most, start + 1))
+        used = sizes[start:stop].copy()
+        for number, cost in ((contexts.of_span, scope_bytes), (resource_of_span, resource_bytes)):
+            first = np.unique(number[start:stop], return_index=True)[1]
+            used[first] += cost[contexts.of_span[start:stop][first]]
+        fitting = int(np.searchsorted(np.cumsum(used), max_bytes, side="right"))
+        stop = start + max(fitting, 1)
+        if stop < n and trace_starts[stop] > start:
+            stop = int(trace_starts[stop])
+        yield start, stop
+        start = stop
+
+
+def _body(splicer: "PlainSplicer", contexts: _Contexts, start: int, stop: int) -> bytes:
+    """One request: the spans of these rows, grouped by resource and scope, in their order inside a group."""
+    rows = start + np.argsort(contexts.of_span[start:stop], kind="stable")
+    of_span = contexts.of_span[rows]
+    first = np.flatnonzero(np.diff(of_span, prepend=-1))
+    lengths = np.add.reduceat(splicer.sizes[rows], first).tolist()
+    heads: list[bytes] = []
+    groups = zip(of_span[first].tolist(), lengths, strict=True)
+    for _, scopes in groupby(groups, key=lambda group: int(contexts.resource[group[0]])):
+        heads += _resource_heads([(contexts.distinct[number], length) for number, length in scopes])
+    return splicer.write(rows, heads, first)
+
+
+def _resource_heads(scopes: Sequence[tuple[Context, int]]) -> list[bytes]:
+    """What stands before the spans of each scope of one resource, the resource itself before the first.
+
+    scopes: context, and bytes of its spans.
+    """
+    heads = [_head(_SCOPE_SPANS, len(c.scope_spans) + length) + c.scope_spans for c, length in scopes]
+    resource = scopes[0][0].resource_spans
+    length = len(resource) + sum(map(len, heads)) + sum(length for _, length in scopes)
+    return [_head(_RESOURCE_SPANS, length) + resource + heads[0], *heads[1:]]
+
+
+class PlainSplicer:
+    """Spans as they leave: each with its tag and length as a field `spans` of ScopeSpans.
+
+    data: payload of each block. block, start, end: shape (n,); span i is data[block[i]][start[i]:end[i]]. decisions:
+    n rows; those of outcome EXPORT are eSpans, all others leave as they came. links: sorted by row.
+
+    Raises InvalidData where a span lies outside its payload or an eSpan is no protobuf message, and ValueError where
+    columns differ in length or a link names no row.
+    """
+
+    sizes: I64Array
+    """Shape (n,): bytes of each span with tag and length."""
+
+    def __init__(
+        self,
+        data: Sequence[bytes],
+        block: U32Array,
+        start: I64Array,
+        end: I64Array,
+        decisions: Decisions,
+        links: SpanLinks,
+    ) -> None:
+        n = len(decisions)
+        if {block.size, start.size, end.size} != {n} or ((links.row < 0) | (links.row >= n)).any():
+            raise ValueError("PlainSplicer: columns of unequal length, or a link at a row that is not there")
+        linked = np.searchsorted(links.row, np.arange(n + 1)).tolist()
+        self._spans: list[bytes] = []
+        for i, (number, begin, stop) in enumerate(zip(block.tolist(), start.tolist(), end.tolist(), strict=True)):
+            if number >= len(data) or not 0 <= begin <= stop <= len(data[number]):
+                raise InvalidData(f"span {i} lies outside its payload")
+            span = data[number][begin:stop]
+            if decisions.outcome[i] == Outcome.EXPORT:
+                span = _spliced(i, span, decisions, links, range(linked[i], linked[i + 1]))
+            self._spans.append(_head(_SPANS, len(span)) + span)
+        self.sizes = np.array([len(span) for span in self._spans], np.int64)
+
+    def write(self, rows: I64Array, heads: Sequence[bytes], before: I64Array) -> bytes:
+        """The spans of these rows, one after another, and heads[k] before rows[before[k]]; `before` is sorted.
+
+        Raises IndexError for a row that is not there, ValueError for a head that stands before none.
+        """
+        if rows.size and not 0 <= int(rows.min()) <= int(rows.max()) < len(self._spans):
+            raise IndexError(f"row {rows.min()} or {rows.max()} of {len(self._spans)}")
+        bounds = [0, *before.tolist(), rows.size]
+        if len(heads) != before.size or bounds != sorted(bounds) or (heads and bounds[-2] == rows.size):
+            raise ValueError("heads must stand before rows that are written, in order")
+        spans = [self._spans[row] for row in rows.tolist()]
+        parts = [spans[begin:end] for begin, end in pairwise(bounds)]
+        return b"".join([*parts[0], *chain.from_iterable([h, *p] for h, p in zip(heads, parts[1:], strict=True))])
+
+
+def _spliced(i: int, span: bytes, decisions: Decisions, links: SpanLinks, carried: range) -> bytes:
+    """Span i with what was decided, and the links it carries, in the place of what it came with."""
+    trace_id = _id(decisions.trace_hi[i]) + _id(decisions.trace_lo[i])
+    ebpf_trace_id = _id(decisions.ebpf_trace_hi[i]) + _id(decisions.ebpf_trace_lo[i])
+    out = [_field(_TRACE_ID, trace_id), _field(_SPAN_ID, _id(decisions.span_id[i]))]
+    if decisions.parent_span_id[i]:
+        out.append(_field(_PARENT_ID, _id(decisions.parent_span_id[i])))
+    try:
+        out += [field for tag, field, value in _fields(span) if not _is_replaced(tag, value)]
+    except InvalidData as exc:
+        raise InvalidData(f"span {i}: {exc}") from exc
+    out.append(_attribute(b"ebpf_trace_id", ebpf_trace_id.hex().encode()))
+    parent = decisions.ebpf_parent_id[i]
+    out.append(_attribute(b"ebpf_parent_id", _id(parent).hex().encode() if parent else b"0"))
+    if decisions.method[i] in (Method.SEQ, Method.THREAD, Method.HEADER):
+        out.append(_attribute(b"espan.link.method", Method(decisions.method[i]).name.lower().encode()))
+    for j in carried:
+        trace_id = _id(links.trace_hi[j]) + _id(links.trace_lo[j])
+        out.append(_field(_LINK, _field(_TRACE_ID, trace_id) + _field(_SPAN_ID, _id(links.span_id[j]))))
+    return b"".join(out)
+
+
+def _is_replaced(tag: int, value: bytes) -> bool:
+    if tag != _ATTRIBUTE:
+        return tag in (_TRACE_ID, _SPAN_ID, _PARENT_ID)
+    keys = [key for tag, _, key in _fields(value) if tag == _KEY]
+    return bool(keys) and keys[-1] in REPLACED_KEYS  # of a field given twice, protobuf takes the last
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """(tag, field, value) of each field of a message; a value is empty where the field is not length-delimited."""
+    at = 0
+    while at < len(message):
+        tag, value = _number(message, at)
+        if tag & 7 == 2:
+            length, value = _number(message, value)
+            end = value + length
+        else:
+            value = end = _skip(message, value, tag)
+        if end > len(message) or tag >> 3 == 0:
+            raise InvalidData(f"no protobuf field, or one that is cut off, at byte {at}")
+        yield tag, message[at:end], message[value:end]
+        at = end
+
+
+def _skip(message: bytes, at: int, tag: int) -> int:
+    """Where the value of a field ends; behind the message where it is cut off."""
+    groups: list[int] = []
+    while True:
+        wire_type = tag & 7
+        if wire_type == 0:
+            at = next((i + 1 for i in range(at, min(at + 10, len(message))) if message[i] < 0x80), len(message) + 1)
+        elif wire_type in (1, 5):
+            at += 8 if wire_type == 1 else 4
+        elif wire_type == 2:
+            length, at = _number(message, at)
+            at += length
+        elif wire_type == 3 and len(groups) < _MAX_GROUPS:
+            groups.append(tag >> 3)
+        elif wire_type != 4 or not groups or groups.pop() != tag >> 3:
+            raise InvalidData(f"no protobuf field before byte {at}")
+        if not groups:
+            return at
+        tag, at = _number(message, at)
+        if tag >> 3 == 0:
+            raise InvalidData(f"no protobuf field before byte {at}")
+
+
+def _number(message: bytes, at: int) -> tuple[int, int]:
+    """A tag or length, 32 bits in at most 5 bytes, and where it ends."""
+    if at < len(message) and message[at] < 0x80:
+        return message[at], at + 1
+    number = 0
+    for i, byte in enumerate(message[at : at + 5]):
+        number |= (byte & 0x7F) << 7 * i
+        if byte < 0x80 and number < 1 << 32:
+            return number, at + i + 1
+    raise InvalidData(f"no tag or length at byte {at}")
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _head(tag: int, length: int) -> bytes:
+    return bytes((tag,)) + _varint(length)
+
+
+def _field(tag: int, value: bytes) -> bytes:
+    return _head(tag, len(value)) + value
+
+
+def _attribute(key: bytes, text: bytes) -> bytes:
+    return _field(_ATTRIBUTE, _field(_KEY, key) + _field(_VALUE, _field(_STRING_VALUE, text)))
+
+
+def _id(number: int | np.uint64) -> bytes:
+    return int(number).to_bytes(8, "big")
+
+
+if TYPE_CHECKING:
+    Splicer = PlainSplicer
+else:
+    try:
+        from bridge.codec._otlp_splice import Splicer
+    except ImportError:  # no C compiler was there when the bridge was installed
+        Splicer = PlainSplicer
