@@ -105,12 +105,17 @@ def _contexts(linked: LinkedSpans) -> _Contexts:
     in_block = np.concatenate([block.context for block in linked.blocks])[_flat_rows(linked)]
     pairs, pair_of_span = np.unique(linked.block.astype(np.uint64) << 32 | in_block, return_inverse=True)
     named = [linked.blocks[pair >> 32].contexts[pair & 0xFFFFFFFF] for pair in pairs.tolist()]
+    # A tick may name nearly as many contexts as spans, most of them equal: tuples are compared faster than contexts.
+    numbers: dict[tuple[bytes, bytes], int] = {}
+    of_pair = [numbers.setdefault((c.resource_spans, c.scope_spans), len(numbers)) for c in named]
     resources: dict[bytes, int] = {}
-    numbers = {context: resources.setdefault(context.resource_spans, len(resources)) for context in named}
-    distinct = sorted(numbers, key=numbers.__getitem__)
-    position = {context: i for i, context in enumerate(distinct)}
-    of_pair = np.array([position[context] for context in named], np.int64)
-    return _Contexts(distinct, np.array(sorted(numbers.values()), np.int64), of_pair[pair_of_span])
+    resource = np.array([resources.setdefault(key[0], len(resources)) for key in numbers], np.int64)
+    by_resource = np.argsort(resource, kind="stable")
+    distinct = [Context(*key) for key in numbers]
+    position = np.empty_like(by_resource)
+    position[by_resource] = np.arange(by_resource.size)
+    of_span = position[np.array(of_pair, np.int64)[pair_of_span]]
+    return _Contexts([distinct[i] for i in by_resource.tolist()], resource[by_resource], of_span)
 
 
 def _trace_starts(decisions: Decisions) -> I64Array:
