@@ -1,8 +1,14 @@
 """Admission: how many bytes of requests may be in flight, and whether any still are."""
 
+from collections.abc import Awaitable
+from typing import TypeVar
+
 import anyio
 
 from bridge.errors import RetryableError, Throttled
+
+T = TypeVar("T")
+_STOPPING = "the bridge is stopping, try again"
 
 
 class Admission:
@@ -12,19 +18,33 @@ class Admission:
         self._limit_bytes = limit_bytes
         self._closed = False
         self._idle = anyio.Event()
-        self.requests = 0
+        self._inside: set[Lease] = set()
         self.in_flight_bytes = 0
+
+    @property
+    def requests(self) -> int:
+        """How many requests are inside."""
+        return len(self._inside)
 
     def enter(self) -> "Lease":
         """Count a request in until its lease is closed. Raises RetryableError once `close` was called."""
         if self._closed:
-            raise RetryableError("the bridge is stopping, try again")
-        self.requests += 1
-        return Lease(self)
+            raise RetryableError(_STOPPING)
+        lease = Lease(self)
+        self._inside.add(lease)
+        return lease
 
     def close(self) -> None:
         """Let no request in any more; those inside go on."""
         self._closed = True
+
+    async def drain(self, within_s: float) -> None:
+        """Let no request in any more; give those inside this time, then cancel what is left, without waiting for it."""
+        self.close()
+        with anyio.move_on_after(within_s):
+            await self.wait_idle()
+        for lease in self._inside:
+            lease.cancel()
 
     async def wait_idle(self) -> None:
         """Return when no request is inside."""
@@ -42,33 +62,44 @@ class Admission:
             )
         self.in_flight_bytes += size
 
-    def _leave(self, size: int) -> None:
-        self.in_flight_bytes -= size
-        self.requests -= 1
-        if not self.requests:
+    def _leave(self, lease: "Lease") -> None:
+        self.in_flight_bytes -= lease.size
+        self._inside.remove(lease)
+        if not self._inside:
             self._idle.set()
 
 
 class Lease:
     """One request's place; what it took is given back when it is closed."""
 
-    __slots__ = ("_admission", "_open", "_size")
+    __slots__ = ("_admission", "_open", "_scope", "size")
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
         self._open = True
-        self._size = 0
+        self._scope = anyio.CancelScope()
+        self.size = 0
 
     def take(self, size: int) -> None:
         """Count in `size` further bytes. Raises Throttled when they would exceed the limit."""
         self._admission._take(size)
-        self._size += size
+        self.size += size
+
+    async def run(self, work: Awaitable[T]) -> T:
+        """What the work returns. Raises RetryableError when `cancel` ended it; may be called once."""
+        with self._scope:
+            return await work
+        raise RetryableError(_STOPPING)
+
+    def cancel(self) -> None:
+        """End the work, so that its sender is still answered."""
+        self._scope.cancel()
 
     def close(self) -> None:
         """Give everything back; closing twice does nothing."""
         if self._open:
             self._open = False
-            self._admission._leave(self._size)
+            self._admission._leave(self)
 
     def __enter__(self) -> "Lease":
         return self

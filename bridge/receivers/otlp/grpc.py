@@ -36,6 +36,8 @@ _OTHER_SIGNALS = "/opentelemetry.proto.collector."
 _DETAILS_KEY = "grpc-status-details-bin"
 # More calls of one connection wait at their sender; here each could hold a body before admission sees it.
 _CALLS_PER_CONNECTION = 100
+# How long a client may take to receive the answer to a call that was cancelled because the receiver stops.
+_ANSWER_S = 1.0
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 _Export = Callable[[bytes, Context], Awaitable[bytes]]
@@ -112,13 +114,16 @@ class GrpcReceiver:
                 raise ConfigError(f"{self.name}: cannot listen on {host_port(host, self.port)}: {reason}") from exc
 
     async def _stop(self, server: grpc.aio.Server) -> None:
+        admission = self._intake.admission
         async with anyio.create_task_group() as stopping:
             # closes the listeners at once and waits; what never ends by itself (health watchers) is aborted after
             # the calls in flight were answered, without waiting any longer
-            stopping.start_soon(server.stop, self._drain_s)
-            await self._intake.drain(self._drain_s)
+            stopping.start_soon(server.stop, self._drain_s + _ANSWER_S)
+            await admission.drain(self._drain_s)
+            with anyio.move_on_after(_ANSWER_S):
+                await admission.wait_idle()
             await server.stop(None)
-        await self._intake.admission.wait_idle()
+        await admission.wait_idle()
 
     async def _export(self, data: bytes, context: Context) -> bytes:
         try:
@@ -126,7 +131,7 @@ class GrpcReceiver:
             context.add_done_callback(lambda _: lease.close())  # type: ignore[arg-type]  # the stubs want a subclass
             self._intake.count_bytes(len(data))
             lease.take(len(data))
-            decoded = await self._intake.take(data, self._decode, peer=peer_host(context.peer()))
+            decoded = await lease.run(self._intake.take(data, self._decode, peer=peer_host(context.peer())))
         except Exception as exc:  # noqa: BLE001 - the root of a call: whatever happened is answered, and logged once
             await _abort(context, self._intake.refuse(exc))
         return success_protobuf(decoded.rejected, decoded.rejection)

@@ -39,7 +39,7 @@ JSON = "application/json"
 _GROWTH = 8
 # The rest of a refused body is read and thrown away this long, so that its sender comes to read the answer.
 _LINGER_S = 10.0
-# Handlers were drained before aiohttp is told to stop; what is left are connections without a request.
+# Handlers were drained before aiohttp is told to stop; what is left are answers being written and idle connections.
 _CLOSE_S = 0.5
 
 
@@ -134,7 +134,7 @@ class HttpReceiver:
             await site.stop()
         # aiohttp drops what still comes in on a connection once its own shutdown has begun, so bodies that are on
         # their way are waited for before
-        await self._intake.drain(self._drain_s)
+        await self._intake.admission.drain(self._drain_s)
         await runner.cleanup()
         await self._intake.admission.wait_idle()
 
@@ -143,7 +143,7 @@ class HttpReceiver:
         answer = format_ or self._formats[JSON]
         try:
             with self._intake.admission.enter() as lease:
-                decoded = await self._take(request, format_, lease)
+                decoded = await lease.run(self._take(request, format_, lease))
         except Exception as exc:  # noqa: BLE001 - the root of a request: whatever happened is answered, and logged once
             return _refused(self._intake.refuse(exc), answer)
         return web.Response(body=answer.success(decoded.rejected, decoded.rejection), content_type=answer.content_type)

@@ -120,10 +120,3 @@ class Intake:
         if refusal.reason == "internal":
             log.error("request failed", exc_info=error, extra={"receiver": self._receiver})
         return refusal
-
-    async def drain(self, within_s: float) -> bool:
-        """Let no request in any more; return whether all that were inside were answered in that time."""
-        self.admission.close()
-        with anyio.move_on_after(within_s):
-            await self.admission.wait_idle()
-        return not self.admission.requests

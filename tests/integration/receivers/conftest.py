@@ -84,6 +84,32 @@ class ScriptedConsumer:
         return sum(map(len, self.batches))
 
 
+class LingeringConsumer:
+    """Blocks until it is cancelled, and then takes its time to end."""
+
+    def __init__(self) -> None:
+        self.entered = anyio.Event()
+        self.cancelled = anyio.Event()
+        self.release = anyio.Event()
+        self.ended = False
+
+    async def consume(self, _batch: SpanBatch) -> None:
+        self.entered.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self.cancelled.set()
+            with anyio.CancelScope(shield=True):
+                await self.release.wait()
+            self.ended = True
+
+    async def release_after_cancelled(self) -> None:
+        """End when a receiver that does not wait for it would have stopped long since."""
+        await self.cancelled.wait()
+        await anyio.sleep(0.2)
+        self.release.set()
+
+
 class OwningConsumer:
     """As the contract wants it: one writer task owns the writing, callers wait for its verdict."""
 
@@ -153,6 +179,11 @@ class Meter:
 @pytest.fixture
 def consumer(anyio_backend: str) -> ScriptedConsumer:
     return ScriptedConsumer()
+
+
+@pytest.fixture
+def lingering_consumer(anyio_backend: str) -> LingeringConsumer:
+    return LingeringConsumer()
 
 
 @pytest.fixture

@@ -262,37 +262,23 @@ async def test_client_deadline_leaves_one_writer_and_no_half_write(
     assert owning_consumer.most_writers == 1
 
 
-async def test_stop_waits_for_aborted_handlers(meter: Any, decoder: Any, request_of: Request) -> None:
+@pytest.mark.parametrize("drain_s", [0.01, 5.0])
+async def test_stop_waits_for_aborted_handlers(
+    meter: Any, decoder: Any, lingering_consumer: Any, request_of: Request, drain_s: float
+) -> None:
     """Leaving running() waits for a handler whose client has gone, though gRPC's own stop does not."""
-
-    class Lingering:
-        entered = anyio.Event()
-        cancelled = anyio.Event()
-        release = anyio.Event()
-        ended = False
-
-        async def consume(self, _batch: object) -> None:
-            self.entered.set()
-            try:
-                await anyio.sleep_forever()
-            finally:
-                self.cancelled.set()
-                with anyio.CancelScope(shield=True):
-                    await self.release.wait()
-                self.ended = True
-
-    consumer = Lingering()
-    receiver = GrpcReceiver(consumer, instruments=meter.instruments, host="127.0.0.1", port=0, decode=decoder)
+    receiver = GrpcReceiver(
+        lingering_consumer, instruments=meter.instruments, host="127.0.0.1", port=0, decode=decoder, drain_s=drain_s
+    )
     async with anyio.create_task_group() as group:
         async with receiver.running():
             async with grpc.aio.insecure_channel(receiver.address) as channel:
                 call = channel.unary_unary(EXPORT)(request_of("a"))
-                await consumer.entered.wait()
+                await lingering_consumer.entered.wait()
                 call.cancel()
-                await consumer.cancelled.wait()
-
-            group.start_soon(after_a_while, consumer.release)
-        assert consumer.ended
+                await lingering_consumer.cancelled.wait()
+            group.start_soon(lingering_consumer.release_after_cancelled)
+        assert lingering_consumer.ended
 
 
 async def test_stop_answers_calls_in_flight(meter: Any, decoder: Any, consumer: Any, request_of: Request) -> None:
@@ -312,21 +298,24 @@ async def test_stop_answers_calls_in_flight(meter: Any, decoder: Any, consumer: 
         pass
 
 
-async def test_calls_over_the_drain_time_are_aborted_and_waited_for(
-    meter: Any, decoder: Any, consumer: Any, request_of: Request
+async def test_calls_over_the_drain_time_are_refused_as_retryable(
+    meter: Any, decoder: Any, lingering_consumer: Any, request_of: Request
 ) -> None:
-    """A consumer that never answers costs no more than drain_s; its caller gets a retryable code."""
+    """A consumer that does not answer is cancelled after drain_s and waited for; its caller is told to try again."""
     receiver = GrpcReceiver(
-        consumer, instruments=meter.instruments, host="127.0.0.1", port=0, decode=decoder, drain_s=0.05
+        lingering_consumer, instruments=meter.instruments, host="127.0.0.1", port=0, decode=decoder, drain_s=0.01
     )
-    consumer.gate = anyio.Event()
-    async with receiver.running():
-        channel = grpc.aio.insecure_channel(receiver.address)
-        call = channel.unary_unary(EXPORT)(request_of("a"))
-        await consumer.entered.wait()
-    assert await call.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
-    assert receiver._intake.admission.requests == 0
-    await channel.close()
+    async with anyio.create_task_group() as group:
+        async with receiver.running():
+            channel = grpc.aio.insecure_channel(receiver.address)
+            call = channel.unary_unary(EXPORT)(request_of("a"))
+            await lingering_consumer.entered.wait()
+            group.start_soon(lingering_consumer.release_after_cancelled)
+        assert lingering_consumer.ended
+        assert await call.code() is grpc.StatusCode.UNAVAILABLE
+        status = Status.FromString(dict(await call.trailing_metadata())["grpc-status-details-bin"])
+        assert retry_delay_s(status) == 1.0
+        await channel.close()
 
 
 async def test_new_calls_are_refused_as_retryable_while_stopping(start: Any, request_of: Request) -> None:

@@ -461,24 +461,29 @@ async def test_stop_answers_requests_in_flight(meter: Any, decoder: Any, consume
         pass
 
 
-async def test_requests_over_the_drain_time_are_ended_and_waited_for(
-    meter: Any, decoder: Any, consumer: Any, request_of: Request
+@pytest.mark.parametrize("client_stays", [True, False])
+async def test_requests_over_the_drain_time_are_refused_as_retryable(
+    meter: Any, decoder: Any, lingering_consumer: Any, request_of: Request, client_stays: bool
 ) -> None:
-    """A consumer that never answers does not keep the receiver from stopping; its handler has ended by then."""
+    """A consumer that does not answer is cancelled after drain_s and waited for, also when its client has gone."""
     receiver = HttpReceiver(
-        consumer, instruments=meter.instruments, host="127.0.0.1", port=0, decode=decoder, drain_s=0.05
+        lingering_consumer, instruments=meter.instruments, host="127.0.0.1", port=0, decode=decoder, drain_s=0.01
     )
-    consumer.gate = anyio.Event()
-    async with anyio.create_task_group() as group, aiohttp.ClientSession() as session:
-
-        async def post() -> None:
-            with pytest.raises(aiohttp.ClientError):
-                await Client(session, receiver.address).post(request_of("a"))
-
+    body = request_of("a")
+    async with anyio.create_task_group() as group:
         async with receiver.running():
-            group.start_soon(post)
-            await consumer.entered.wait()
-        assert receiver._intake.admission.requests == 0
+            stream = await anyio.connect_tcp("127.0.0.1", receiver.port)
+            await stream.send(head(len(body)) + body)
+            await lingering_consumer.entered.wait()
+            if not client_stays:
+                await stream.aclose()
+            group.start_soon(lingering_consumer.release_after_cancelled)
+        assert lingering_consumer.ended
+    if client_stays:
+        answer = await receive(stream)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"Retry-After: 1" in answer
+        await stream.aclose()
 
 
 async def test_new_requests_are_refused_as_retryable_while_stopping(start: Any, request_of: Request) -> None:
