@@ -1,0 +1,263 @@
+"""Scanning a request: an ExportTraceServiceRequest's bytes to one row a span, in C where that could be built.
+
+`scan_request` is the kernel of bridge/codec/_otlp_scan.pyx, or, where no C compiler was there when the bridge was installed,
+`scan_plain`, its twin over protobuf's narrow views; slower, but with the same result. A request is readable if and only if
+opentelemetry-proto reads it as a whole, nested messages and the UTF-8 of every text included: what passes here can be read
+by whoever gets it next.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from bridge.codec import otlp_view_pb2 as view
+from bridge.codec.espan import U64, Value, address, hash_of, own_time, read_espan
+from bridge.errors import InvalidData
+from bridge.spans import Context, Kind, convention
+
+try:
+    from bridge.codec import _otlp_scan
+except ImportError:  # not built
+    _otlp_scan = None  # type: ignore[assignment]
+
+MAX_BYTES: Final = 2**31 - 1
+"""What protobuf reads at most."""
+MAX_REFUSALS: Final = 3
+"""So many refused spans are told apart; the others are only counted."""
+_MAX_CACHED_BYTES: Final = 16384
+_MIN_SPAN_BYTES: Final = 13
+"""No span that is taken is shorter, with its tag and length: `req_seq` without a value."""
+
+ROW: Final = np.dtype(
+    [
+        *((name, np.uint64) for name in ("req_seq", "resp_seq", "thread_trace_id", "pid", "tid", "tid_usr")),
+        *((name, np.int64) for name in ("ktime", "start_ns", "end_ns")),
+        *((name, np.uint64) for name in ("src_ip", "dst_ip", "app_trace_hi", "app_trace_lo", "app_parent")),
+        *((name, np.uint64) for name in ("trace_hi", "trace_lo", "sent_span_id", "parent_id", "duration_ns")),
+        ("faults", np.uint32),
+        *((name, np.uint16) for name in ("src_port", "dst_port")),
+        *((name, np.uint8) for name in ("kind", "direction", "app_encode")),
+        ("app_flag", np.int8),
+        *((name, np.uint8) for name in ("keys_present", "texts")),
+    ],
+    align=True,
+)
+"""One span: columns of `SpanColumns`, and what `derive_span_ids` wants. `texts` is the kernel's: see TEXT_COLUMNS.
+
+sent_span_id holds the id of ordinary spans, too.
+"""
+PLACE: Final = np.dtype([(f"{name}{part}", np.int64) for name in ("span", "scope", "resource") for part in ("", "_bytes")])
+"""Where in the request a span, its ScopeSpans and its ResourceSpans are: first byte and how many."""
+TEXT_COLUMNS: Final = (("pid", 1, hash_of), ("src_ip", 2, address), ("dst_ip", 4, address))
+"""(column, bit in `texts`, what becomes of the text). Under the bit the column holds first byte << 32 | bytes of a text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One ordinary span that is not taken: its position in the request, and why."""
+
+    resource: int
+    scope: int
+    span: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scan:
+    """What was found in one request: n spans in their order, without the refused ones."""
+
+    rows: NDArray[np.void]
+    """Shape (n,), dtype ROW."""
+    data: bytes
+    """The spans' own bytes, one after another."""
+    lengths: NDArray[np.int64]
+    """Shape (n,): bytes of each."""
+    contexts: tuple[Context, ...]
+    context: NDArray[np.uint32]
+    """Shape (n,): position of each span's context in `contexts`."""
+    refused: int
+    refusals: tuple[Refusal, ...]
+    """The first few of them."""
+
+
+def kernel_in_use() -> bool:
+    """Whether requests are scanned by the compiled kernel."""
+    return scan_request is scan_compiled
+
+
+def scan_compiled(data: bytes) -> Scan:
+    """The kernel's result. Raises InvalidData, which says what is wrong and where."""
+    if len(data) > MAX_BYTES:
+        raise InvalidData(f"request: {len(data)} bytes, more than protobuf reads")
+    spans = _otlp_scan.count_spans(data)
+    rows = np.empty(min(max(spans, 0), len(data) // _MIN_SPAN_BYTES), ROW)
+    places = np.empty(rows.size, PLACE)
+    taken, refused, refusals = _otlp_scan.scan(data, rows, places, MAX_REFUSALS) if spans >= 0 else (-1, 0, ())
+    if taken < 0:
+        raise InvalidData(what_is_wrong(data))
+    rows, places = rows[:taken], places[:taken]
+    _read_texts(rows, data)
+    contexts, context = _contexts(places, data)
+    return Scan(
+        rows=rows,
+        data=_otlp_scan.cut_out(data, places),
+        lengths=places["span_bytes"].copy(),
+        contexts=contexts,
+        context=context,
+        refused=refused,
+        refusals=tuple(Refusal(*where, _why_refused(data[at:end])) for *where, at, end in refusals),
+    )
+
+
+def _read_texts(rows: NDArray[np.void], data: bytes) -> None:
+    if not rows["texts"].any():
+        return
+    for column, bit, meaning in TEXT_COLUMNS:
+        for row in np.flatnonzero(rows["texts"] & bit).tolist():
+            at, length = divmod(int(rows[column][row]), 2**32)
+            rows[column][row] = meaning(data[at : at + length].decode())
+
+
+def _contexts(places: NDArray[np.void], data: bytes) -> tuple[tuple[Context, ...], NDArray[np.uint32]]:
+    """Equal contexts once. Spans of one ScopeSpans stand together, so that only where one begins needs a look."""
+    new = np.ones(places.size, np.bool_)
+    new[1:] = places["scope"][1:] != places["scope"][:-1]
+    numbers: dict[Context, int] = {}
+    resource, resource_at = b"", -1
+    number = []
+    for place in places[new].tolist():
+        _, _, scope_at, scope_bytes, at, length = place
+        if at != resource_at:
+            resource, resource_at = _otlp_scan.without_field_2(data, at, length), at
+        context = make_context(resource, _otlp_scan.without_field_2(data, scope_at, scope_bytes))
+        number.append(numbers.setdefault(context, len(numbers)))
+    of_span = np.array(number, np.uint32)[np.cumsum(new) - 1] if number else np.zeros(0, np.uint32)
+    return tuple(numbers), of_span
+
+
+def make_context(resource_spans: bytes, scope_spans: bytes) -> Context:
+    """A context; of one content the same object, as long as it is short and not forgotten."""
+    if len(resource_spans) + len(scope_spans) > _MAX_CACHED_BYTES:
+        return Context(resource_spans, scope_spans)
+    return _context(resource_spans, scope_spans)
+
+
+@lru_cache(maxsize=1024)
+def _context(resource_spans: bytes, scope_spans: bytes) -> Context:
+    return Context(resource_spans, scope_spans)
+
+
+def scan_plain(data: bytes) -> Scan:
+    """The kernel's twin. Raises InvalidData, which says what is wrong and where."""
+    try:
+        ExportTraceServiceRequest.FromString(data)
+    except DecodeError as exc:
+        raise InvalidData(what_is_wrong(data)) from exc
+    rows: list[tuple[int, ...]] = []
+    spans: list[bytes] = []
+    numbers: dict[Context, int] = {}
+    context: list[int] = []
+    refused, refusals = 0, []
+    for r, resource_spans in enumerate(view.Request.FromString(data).resource_spans):
+        resource = view.ResourceSpans.FromString(resource_spans)
+        around = _without(resource, "scope_spans")
+        for s, scope_spans in enumerate(resource.scope_spans):
+            scope = view.ScopeSpans.FromString(scope_spans)
+            taken = len(spans)
+            for i, span in enumerate(scope.spans):
+                if (row := read_row(span)) is not None:
+                    rows.append(row)
+                    spans.append(span)
+                    continue
+                refused += 1
+                if refused <= MAX_REFUSALS:
+                    refusals.append(Refusal(r, s, i, _why_refused(span)))
+            if len(spans) > taken:
+                number = numbers.setdefault(make_context(around, _without(scope, "spans")), len(numbers))
+                context += [number] * (len(spans) - taken)
+    return Scan(
+        rows=np.array(rows, ROW),
+        data=b"".join(spans),
+        lengths=np.array([len(span) for span in spans], np.int64),
+        contexts=tuple(numbers),
+        context=np.array(context, np.uint32),
+        refused=refused,
+        refusals=tuple(refusals),
+    )
+
+
+def _without(message: view.ResourceSpans | view.ScopeSpans, field: Any) -> bytes:
+    rest = type(message)()
+    rest.CopyFrom(message)
+    rest.ClearField(field)
+    return rest.SerializeToString()
+
+
+def read_row(data: bytes) -> tuple[int, ...] | None:
+    """The fields of ROW for one span; None if it is an ordinary span with invalid ids."""
+    span = view.Span.FromString(data)
+    trace_id, span_id, parent_id = _id(span.trace_id, 16), _id(span.span_id, 8), _id(span.parent_span_id, 8)
+    row = {"trace_hi": trace_id >> 64, "trace_lo": trace_id & U64, "sent_span_id": span_id, "parent_id": parent_id}
+    start, end = span.start_time_unix_nano, span.end_time_unix_nano
+    if not convention.MARKERS.isdisjoint(span.attributes):
+        row |= read_espan(_values(span.attributes, convention.KEY_OF_BIT), start, end)
+    elif trace_id and span_id:
+        row |= {"kind": Kind.ORDINARY, "start_ns": own_time(start), "end_ns": own_time(end)}
+    else:
+        return None
+    return tuple(int(row.get(name, 0)) for name in ROW.names or ())
+
+
+def _id(sent: bytes, length: int) -> int:
+    return int.from_bytes(sent, "big") if len(sent) == length else 0
+
+
+def _values(attributes: Any, keys: Sequence[str]) -> dict[str, Value]:
+    """Text and integers as they are, any other value as bytes; keys without a value are left out."""
+    found: dict[str, Value] = {}
+    for key in keys:
+        if key in attributes and (form := attributes[key].WhichOneof("value")) is not None:
+            found[key] = getattr(attributes[key], form) if form in ("string_value", "int_value") else b""
+    return found
+
+
+def resource_texts(resource_spans: bytes) -> tuple[str, str]:
+    """host.name and service.name of a context's resource, empty where it has none."""
+    if len(resource_spans) > _MAX_CACHED_BYTES:
+        return _resource_texts.__wrapped__(resource_spans)
+    return _resource_texts(resource_spans)
+
+
+@lru_cache(maxsize=1024)
+def _resource_texts(resource_spans: bytes) -> tuple[str, str]:
+    attributes = view.ResourceHead.FromString(resource_spans).resource.attributes
+    found = _values(attributes, ("host.name", "service.name"))
+    host, service = (found.get(key, "") for key in ("host.name", "service.name"))
+    return host if isinstance(host, str) else "", service if isinstance(service, str) else ""
+
+
+def _why_refused(data: bytes) -> str:
+    span = view.Span.FromString(data)
+    for name, sent, length in (("trace_id", span.trace_id, 16), ("span_id", span.span_id, 8)):
+        if len(sent) != length:
+            return f"{name} has {len(sent)} bytes, want {length}"
+        if not any(sent):
+            return f"{name} is all zero"
+    raise AssertionError("a span with valid ids is not refused")
+
+
+def what_is_wrong(data: bytes) -> str:
+    """Where a request cannot be read and why, as precisely as its messages can be told apart."""
+    # imported here: only a bad request needs it
+    from bridge.codec.otlp_diagnosis import locate
+
+    return locate(data)
+
+
+scan_request = scan_plain if _otlp_scan is None else scan_compiled

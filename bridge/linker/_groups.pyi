@@ -1,0 +1,4 @@
+from bridge.linker.groups import PlainGroups
+
+class Groups(PlainGroups):
+    nbytes: int

@@ -1,0 +1,338 @@
+"""Which rows leave when: the state between ticks. No I/O and no clock; times are arguments, in ns on the bridge's clock.
+
+A row that waits is in a group with every waiting row it shares a key with; exits and entries without a common key meet
+on the timeline of their thread, half a window after they came and again right before their group leaves. A group
+leaves as a whole, when nothing has joined it for a window or when it is too old or too big. Rows that left stay known
+for `late_window_ns`: late rows find them as context and take over their trace.
+
+What is decided depends on rows, their times of arrival and the times of ticks alone, not on how rows are cut into
+calls of `add`, nor on a restart in between (`restore`).
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bridge.linker.departing import Departed, by_trace, joined, moved_links, pass_through, tail, together
+from bridge.linker.groups import AGE, FORCED, LEFT, QUIET, SIZE, Groups, PlainGroups
+from bridge.linker.keys import entry_ends, group_keys, placed
+from bridge.linker.link import Decided, LinkOptions, Links, link
+from bridge.linker.remembered import Remembered
+from bridge.linker.slots import I32Array
+from bridge.linker.waiting import Checks, Holds, Received, WaitingRows, exit_places
+from bridge.spans import Decisions, Kind, Outcome, SpanColumns, SpanLinks
+
+Link = Callable[[SpanColumns, LinkOptions, Decided | None], Links]
+
+_REASONS = {QUIET: "groups_quiet", AGE: "groups_age", SIZE: "groups_size", FORCED: "groups_forced"}
+
+
+@dataclass(frozen=True, slots=True)
+class WindowOptions:
+    """When traces leave, and how long they are known afterwards."""
+
+    window_ns: int
+    late_window_ns: int | None = None
+    """None: three windows."""
+    max_trace_age_ns: int = 600 * 10**9
+    max_trace_spans: int = 20_000
+
+    @property
+    def late_ns(self) -> int:
+        """`late_window_ns`, or its default."""
+        return 3 * self.window_ns if self.late_window_ns is None else self.late_window_ns
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Left:
+    """Rows of one stored batch that left before a restart, in their slots."""
+
+    rows: I32Array
+    traces: I32Array
+    left_ns: NDArray[np.int64]
+
+
+class Assembler:
+    """Takes rows as they come, lets them go as decided traces."""
+
+    def __init__(
+        self,
+        link_options: LinkOptions,
+        window_options: WindowOptions,
+        *,
+        link: Link = link,
+        groups: PlainGroups | None = None,
+    ) -> None:
+        self._options, self._window, self._link = link_options, window_options, link
+        self._groups = Groups() if groups is None else groups
+        self._rows, self._left = WaitingRows(), Remembered()
+        self._holds, self._checks = Holds(window_options.window_ns), Checks()
+        self._pending: list[Received] = []
+        self._ordinary: list[Received] = []
+        self._restored: list[Received] = []
+        self._restored_left: list[_Left] = []
+        self._waiting = 0
+        self._arrival_ns = self._now_ns = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many rows wait."""
+        return self._waiting
+
+    @property
+    def retained(self) -> int:
+        """How many rows are kept, those that left included."""
+        return self._waiting + len(self._left)
+
+    def add(self, batch: int, columns: SpanColumns, arrival_ns: int) -> None:
+        """Take the rows of a stored batch, which arrived at this time."""
+        self._finish_restore(arrival_ns)
+        self._take(_received(batch, columns, np.arange(len(columns), dtype=np.uint32), arrival_ns))
+
+    def restore(
+        self,
+        batch: int,
+        columns: SpanColumns,
+        arrival_ns: int,
+        left_rows: NDArray[np.uint32],
+        left_ns: NDArray[np.int64],
+        decisions: Decisions,
+    ) -> None:
+        """Take back a stored batch after a restart, in order of number, before anything is added.
+
+        left_rows: positions of rows that left; left_ns: when; decisions: what was decided on them.
+        """
+        wait = np.ones(len(columns), np.bool_)
+        wait[left_rows] = False
+        rows = np.flatnonzero(wait)
+        self._waiting += rows.size
+        self._restored.append(_received(batch, columns.take(rows), rows.astype(np.uint32), arrival_ns))
+        # a copy that was folded tells late rows nothing: the span it is a copy of does
+        kept = np.flatnonzero(decisions.outcome != Outcome.FOLDED)
+        left_ns = left_ns[kept]
+        slots, traces = self._left.put(columns.take(left_rows[kept]), decisions.take(kept), left_ns)
+        self._restored_left.append(_Left(slots, traces, left_ns))
+
+    def tick(self, now_ns: int, *, leave: bool = True, force: bool = False) -> Departed:
+        """Let go what may leave at this time.
+
+        leave: False lets nothing go (right after a start). force: everything that waits leaves.
+        """
+        self._finish_restore(now_ns)
+        now = self._now_ns = max(now_ns, self._now_ns)
+        self._beat_until(now)
+        self._flush()
+        self._forget(now - self._window.late_ns)
+        if not (leave or force):
+            return Departed(joined([]), {})
+        counts: Counter[str] = Counter()
+        parts = [*self._let_ordinary_go(now), *self._let_groups_go(now, force, counts)]
+        for name in ("fragments_capped", "context_capped"):
+            counts[name] += getattr(self._groups, name)
+            setattr(self._groups, name, 0)
+        return Departed(joined(parts), counts)
+
+    # --- in --------------------------------------------------------------------------------------------------------
+
+    def _take(self, received: Received) -> None:
+        """Queue rows; they are worked into the state at the next beat or tick."""
+        if not len(received):
+            return
+        self._arrival_ns = max(int(received.arrival_ns[0]), self._arrival_ns)
+        self._beat_until(self._arrival_ns - 1)
+        received.arrival_ns.fill(self._arrival_ns)
+        self._pending.append(received)
+        self._waiting += len(received)
+
+    def _beat_until(self, until_ns: int) -> None:
+        """Look, beat by beat, at rows whose hold has passed; each beat sees what had come by then."""
+        while True:
+            if self._pending and self._holds.beat_of(int(self._pending[0].arrival_ns[0])) <= until_ns:
+                self._flush()
+            at_ns = self._holds.next_ns
+            if at_ns is None or at_ns > until_ns:
+                return
+            self._flush()
+            self._look(*self._holds.pop())
+
+    def _flush(self) -> None:
+        """Work queued rows into the state."""
+        if not self._pending:
+            return
+        received, self._pending = _concatenated(self._pending), []
+        ordinary = received.columns.kind == Kind.ORDINARY
+        if ordinary.any():
+            self._ordinary.append(received.take(ordinary))
+            received = received.take(~ordinary)
+        columns, arrival_ns = received.columns, received.arrival_ns
+        slots, entry = self._rows.put(received), columns.kind == Kind.ENTRY
+        self._groups.add(
+            slots, group_keys(columns), entry.view(np.uint8), arrival_ns, self._window.max_trace_spans
+        )
+        on = np.flatnonzero(placed(columns))
+        self._open(columns, on[entry[on]], slots)
+        self._holds.push(arrival_ns[on], slots[on], entry[on])
+        self._checks.push(arrival_ns, slots)
+
+    def _open(self, columns: SpanColumns, entries: NDArray[np.intp], refs: I32Array) -> None:
+        """Put entries, given by position, on their timelines."""
+        columns, refs = columns.take(entries), refs[entries]
+        self._groups.open(refs, exit_places(columns).timelines, columns.ktime, entry_ends(columns))
+
+    def _look(self, exits: I32Array, entries: I32Array) -> None:
+        """Let exits look for their entry, and entries for exits that found none."""
+        places = self._rows.exit_places(exits)
+        self._groups.resolve(exits, places.timelines, places.at_ns, places.threads)
+        self._groups.claim(entries)
+
+    # --- out -------------------------------------------------------------------------------------------------------
+
+    def _let_ordinary_go(self, now: int) -> list[tuple[Received, Decisions, SpanLinks]]:
+        if not self._ordinary:
+            return []
+        received, self._ordinary = _concatenated(self._ordinary), []
+        received = received.take(by_trace(received.columns))
+        decisions = pass_through(received.columns)
+        self._waiting -= len(received)
+        nowhere = np.full(len(received), -1, np.int32)
+        self._remember(now, received.columns, decisions, nowhere, group_keys(received.columns))
+        return [(received, decisions, SpanLinks.zeros(0))]
+
+    def _let_groups_go(
+        self, now: int, force: bool, counts: Counter[str]
+    ) -> list[tuple[Received, Decisions, SpanLinks]]:
+        slots, sizes, reasons, received = self._leaving(self._due(now, force), now, force)
+        if not slots.size:
+            return []
+        for reason, name in _REASONS.items():
+            counts[name] += int((reasons == reason).sum())
+        columns, keys = received.columns, group_keys(received.columns)
+        context = self._left.take(self._groups.context(slots, keys))
+        links = self._linked(*context, columns)
+        counts.update(links.counts)
+        self._rows.release(self._groups.depart(slots, keys))
+        self._waiting -= slots.size
+        start = len(links.root) - slots.size
+        order = together(links.root[start:], len(links.root))
+        decisions = tail(links.decisions, start).take(order)
+        received = received.take(order)
+        self._remember(now, received.columns, decisions, slots[order], keys[order])
+        return [(received, decisions, moved_links(links.span_links, start, order))]
+
+    def _linked(
+        self, known: SpanColumns, decisions: Decisions, left_order: NDArray[np.int64], columns: SpanColumns
+    ) -> Links:
+        """Link rows that leave, in order of receipt, behind rows that left, in an order that a restart does not change."""
+        if not len(known):
+            return self._link(columns, self._options, None)
+        by = np.lexsort((known.digest, known.span_id, left_order))
+        decided = Decided(np.arange(len(known)), decisions.take(by), left_order[by])
+        return self._link(SpanColumns.concatenate([known.take(by), columns]), self._options, decided)
+
+    def _due(self, now: int, force: bool) -> I32Array:
+        """Rows of groups that may have to leave now."""
+        slots = self._checks.pop(None if force else now - self._window.window_ns)
+        self._rows.release(self._groups.checked(slots))
+        if force:
+            self._holds.clear()
+        return np.concatenate([slots, self._groups.oversize()])
+
+    def _leaving(self, due: I32Array, now: int, force: bool) -> tuple[I32Array, NDArray[np.uint8], Received]:
+        """Groups of these rows that leave: slots and rows in order of receipt, and why each group leaves."""
+        slots, _, _ = self._due_groups(due, now, force)
+        received = self._rows.take(slots)
+        on, entry = placed(received.columns), received.columns.kind == Kind.ENTRY
+        self._look(slots[on & ~entry], slots[on & entry])
+        leaving, _, reasons = self._due_groups(slots, now, force)
+        if not np.array_equal(np.sort(leaving), np.sort(slots)):
+            received = self._rows.take(leaving)
+        else:
+            leaving = slots
+        order = np.lexsort((received.row, received.batch))
+        return leaving[order], reasons, received.take(order)
+
+    def _due_groups(self, slots: I32Array, now: int, force: bool) -> tuple[I32Array, NDArray[np.int64], NDArray[np.uint8]]:
+        window = self._window
+        return self._groups.due(
+            slots, now, window.window_ns, window.max_trace_age_ns, window.max_trace_spans, force=force
+        )
+
+    def _remember(
+        self, now: int, columns: SpanColumns, decisions: Decisions, slots: I32Array, keys: NDArray[np.uint64]
+    ) -> None:
+        """Keep rows that left, all but folded copies, and close the tick."""
+        kept = np.flatnonzero(decisions.outcome != Outcome.FOLDED)
+        left = np.full(len(columns), -1, np.int32)
+        now_ns = np.full(kept.size, now)
+        left[kept], traces = self._left.put(columns.take(kept), decisions.take(kept), now_ns)
+        self._settle(columns, decisions, slots, left, keys)
+        self._left.close_tick(now, left[kept], traces, self._groups.mark)
+
+    def _settle(
+        self,
+        columns: SpanColumns,
+        decisions: Decisions,
+        slots: I32Array,
+        left: I32Array,
+        keys: NDArray[np.uint64],
+    ) -> None:
+        entry = columns.kind == Kind.ENTRY
+        alone = placed(columns) & ~entry & (decisions.ebpf_parent_id == 0)
+        lines = np.zeros(len(columns), np.uint64)
+        lines[alone] = exit_places(columns.take(alone)).timelines
+        self._groups.settle(
+            slots, left, keys, entry.view(np.uint8), lines, columns.ktime, alone.view(np.uint8)
+        )
+
+    def _forget(self, before_ns: int) -> None:
+        forgotten = self._left.forget(before_ns)
+        if forgotten is not None:
+            self._groups.forget(*forgotten)
+
+    # --- restart ---------------------------------------------------------------------------------------------------
+
+    def _finish_restore(self, now: int) -> None:
+        """Work restored rows into the state: those that left first, then those that wait, as they came."""
+        if not self._restored:
+            return
+        restored, self._restored = self._restored, []
+        self._restore_left(now)
+        for received in restored:
+            self._waiting -= len(received)
+            np.minimum(received.arrival_ns, now, out=received.arrival_ns)
+            self._take(received)
+
+    def _restore_left(self, now: int) -> None:
+        left, self._restored_left = self._restored_left, []
+        left_ns = np.minimum(np.concatenate([x.left_ns for x in left]), now)
+        order = np.argsort(left_ns, kind="stable")
+        rows = np.concatenate([x.rows for x in left])[order]
+        traces = np.concatenate([x.traces for x in left])[order]
+        bounds = [0, *(np.flatnonzero(np.diff(left_ns[order])) + 1).tolist(), order.size]
+        for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+            if start < stop:
+                self._restore_tick(int(left_ns[order[start]]), rows[start:stop], traces[start:stop])
+
+    def _restore_tick(self, left_ns: int, rows: I32Array, traces: I32Array) -> None:
+        columns, decisions, _ = self._left.take(rows)
+        nowhere = np.full(rows.size, -1, np.int32)
+        self._settle(columns, decisions, nowhere, rows, group_keys(columns))
+        self._open(columns, np.flatnonzero(placed(columns) & (columns.kind == Kind.ENTRY)), rows | LEFT)
+        self._left.close_tick(left_ns, rows, traces, self._groups.mark)
+
+
+def _received(batch: int, columns: SpanColumns, rows: NDArray[np.uint32], arrival_ns: int) -> Received:
+    n = len(columns)
+    return Received(np.full(n, batch, np.int64), rows, columns, np.full(n, arrival_ns, np.int64))
+
+
+def _concatenated(parts: list[Received]) -> Received:
+    return Received(
+        np.concatenate([p.batch for p in parts]),
+        np.concatenate([p.row for p in parts]),
+        SpanColumns.concatenate([p.columns for p in parts]),
+        np.concatenate([p.arrival_ns for p in parts]),
+    )

@@ -1,0 +1,79 @@
+"""From what `link` says about rows to what leaves: traces together, links re-based, ordinary spans as they came."""
+
+from dataclasses import dataclass
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bridge.linker.waiting import Received
+from bridge.spans import Decisions, Departure, Outcome, SpanColumns, SpanLinks
+
+Positions = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Departed:
+    """What one tick let go."""
+
+    departure: Departure
+    counts: Mapping[str, int]
+    """What `link` counted, and groups that left by reason (`groups_quiet`, `groups_age`, `groups_size`,
+    `groups_forced`), look-ups cut short (`fragments_capped`, `context_capped`). A count of 0 may be absent."""
+
+
+def together(label: NDArray[np.int64], n_labels: int) -> Positions:
+    """Positions that bring equal labels together: labels in order of their first row, rows in order."""
+    first = np.zeros(n_labels, np.intp)
+    first[label[::-1]] = np.arange(label.size)[::-1]
+    return np.argsort(first[label], kind="stable")
+
+
+def by_trace(columns: SpanColumns) -> Positions:
+    """Positions that bring rows with one trace id of their own together."""
+    _, label = np.unique(columns.trace_lo ^ (columns.trace_hi << np.uint64(1)), return_inverse=True)
+    return together(label, label.size)
+
+
+def pass_through(columns: SpanColumns) -> Decisions:
+    """Decisions on ordinary spans: out as they came."""
+    n = len(columns)
+    return Decisions.from_columns(
+        n,
+        outcome=np.full(n, Outcome.PASS),
+        span_id=columns.span_id,
+        trace_hi=columns.trace_hi,
+        trace_lo=columns.trace_lo,
+        parent_span_id=columns.parent_id,
+    )
+
+
+def tail(decisions: Decisions, start: int) -> Decisions:
+    """The rows from `start` on."""
+    return Decisions(**{name: column[start:] for name, column in decisions.items()})
+
+
+def moved_links(links: SpanLinks, start: int, order: Positions) -> SpanLinks:
+    """Span links of the rows from `start` on, their rows counted in `order`."""
+    mine = links.take(links.row >= start)
+    position = np.empty(order.size, np.int64)
+    position[order] = np.arange(order.size)
+    return SpanLinks(
+        row=position[mine.row - start], trace_hi=mine.trace_hi, trace_lo=mine.trace_lo, span_id=mine.span_id
+    )
+
+
+def joined(parts: list[tuple[Received, Decisions, SpanLinks]]) -> Departure:
+    """One departure of several parts, in order."""
+    links, start = [], 0
+    for received, _, part in parts:
+        links.append(
+            SpanLinks(row=part.row + start, trace_hi=part.trace_hi, trace_lo=part.trace_lo, span_id=part.span_id)
+        )
+        start += len(received)
+    return Departure(
+        np.concatenate([np.empty(0, np.int64), *(r.batch for r, _, _ in parts)]),
+        np.concatenate([np.empty(0, np.uint32), *(r.row for r, _, _ in parts)]),
+        Decisions.concatenate([d for _, d, _ in parts]),
+        SpanLinks.concatenate(links),
+    )

@@ -1,0 +1,151 @@
+"""Rows that left: what later rows may still be related to, with the decisions on them, narrow."""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from bridge.linker.slots import I32Array, SlotStore
+from bridge.spans import Decisions, SpanColumns
+
+_TRACE: Final = ("trace_hi", "trace_lo", "ebpf_trace_hi", "ebpf_trace_lo", "encode")
+_UNUSED: Final = ("service",)
+"""Columns that no link is made by."""
+
+
+def packed(columns: SpanColumns) -> dict[str, NDArray[np.generic]]:
+    """Columns in the form slots keep: the end as a length, the sent span id as its difference from the span id."""
+    values: dict[str, NDArray[np.generic]] = dict(columns.items())
+    values["end_ns"] = columns.end_ns - columns.start_ns
+    values["sent_span_id"] = columns.sent_span_id ^ columns.span_id
+    return values
+
+
+def unpacked(values: dict[str, NDArray[np.generic]]) -> SpanColumns:
+    """Columns back from what slots kept; a column that was not kept is 0."""
+    start, span_id = values["start_ns"], values["span_id"]
+    values["end_ns"] = start + values["end_ns"]  # type: ignore[operator]  # numbers, whatever their width
+    values["sent_span_id"] = span_id ^ values["sent_span_id"]  # type: ignore[operator]
+    for name in _UNUSED:
+        values.setdefault(name, np.zeros(start.size, SpanColumns.dtypes()[name]))
+    return SpanColumns(**values)  # type: ignore[arg-type]
+
+
+def _dtypes() -> dict[str, DTypeLike]:
+    dtypes: dict[str, DTypeLike] = {n: d for n, d in SpanColumns.dtypes().items() if n not in _UNUSED}
+    dtypes.update({f"d_{n}": d for n, d in Decisions.dtypes().items() if n not in _TRACE})
+    return dtypes | {"d_trace": np.int32, "d_order": np.uint32}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tick:
+    left_ns: int
+    rows: I32Array
+    traces: I32Array
+    mark: int
+    """The group index's mark after these rows were indexed."""
+
+
+class Remembered:
+    """Rows that left, by slot, in ticks that are forgotten in the order they left."""
+
+    def __init__(self) -> None:
+        self._rows = SlotStore(_dtypes())
+        self._traces = SlotStore({n: Decisions.dtypes()[n] for n in _TRACE})
+        self._ticks: deque[_Tick] = deque()
+        self._order, self._left_ns = 0, -1
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def capacity(self) -> int:
+        """Slots are below this."""
+        return self._rows.capacity
+
+    @property
+    def row_bytes(self) -> float:
+        """Bytes of columns per row at present."""
+        traces = self._traces.row_bytes * len(self._traces) / max(1, len(self._rows))
+        return self._rows.row_bytes + traces
+
+    def put(
+        self, columns: SpanColumns, decisions: Decisions, left_ns: NDArray[np.int64]
+    ) -> tuple[I32Array, I32Array]:
+        """Keep n rows; return their slots and, beside them, the slot of each row's trace ids.
+
+        `close_tick` must follow, for all rows that left at one time together.
+        """
+        traces = self._put_traces(decisions, left_ns)
+        values: Mapping[str, NDArray[np.generic]] = packed(columns) | {
+            "d_outcome": decisions.outcome,
+            "d_span_id": decisions.span_id ^ columns.span_id,
+            "d_parent_span_id": decisions.parent_span_id,
+            "d_ebpf_parent_id": decisions.ebpf_parent_id ^ decisions.parent_span_id,
+            "d_method": decisions.method,
+            "d_confidence": decisions.confidence,
+            "d_trace": traces,
+            "d_order": np.zeros(len(columns), np.uint32),
+        }
+        slots = self._rows.allocate(len(columns))
+        self._rows.put(slots, values)
+        return slots, traces
+
+    def _put_traces(self, decisions: Decisions, left_ns: NDArray[np.int64]) -> I32Array:
+        """Trace ids once per run of rows that share them and leave together."""
+        if not len(decisions):
+            return np.empty(0, np.int32)
+        starts = np.ones(len(decisions), np.bool_)
+        starts[1:] = left_ns[1:] != left_ns[:-1]
+        for name in _TRACE:
+            column = getattr(decisions, name)
+            starts[1:] |= column[1:] != column[:-1]
+        first = decisions.take(np.flatnonzero(starts))
+        slots = self._traces.allocate(len(first))
+        self._traces.put(
+            slots,
+            {n: getattr(first, n) for n in _TRACE}
+            | {
+                "ebpf_trace_hi": first.ebpf_trace_hi ^ first.trace_hi,
+                "ebpf_trace_lo": first.ebpf_trace_lo ^ first.trace_lo,
+            },
+        )
+        return slots[np.cumsum(starts) - 1]
+
+    def take(self, slots: I32Array) -> tuple[SpanColumns, Decisions, NDArray[np.int64]]:
+        """Columns, decisions and order of leaving of rows."""
+        values = self._rows.take(slots)
+        kept = {n.removeprefix("d_"): values.pop(n) for n in tuple(values) if n.startswith("d_")}
+        columns = unpacked(values)
+        kept |= self._traces.take(kept.pop("trace").astype(np.int32))
+        order = kept.pop("order").astype(np.int64)
+        kept["span_id"] = kept["span_id"] ^ columns.span_id  # type: ignore[operator]
+        for name, base in (
+            ("ebpf_trace_hi", "trace_hi"),
+            ("ebpf_trace_lo", "trace_lo"),
+            ("ebpf_parent_id", "parent_span_id"),
+        ):
+            kept[name] = kept[name] ^ kept[base]  # type: ignore[operator]
+        return columns, Decisions(**kept), order  # type: ignore[arg-type]
+
+    def close_tick(self, left_ns: int, rows: I32Array, traces: I32Array, mark: int) -> None:
+        """Note that these rows left at this time; ticks are closed in order of time."""
+        if left_ns != self._left_ns:
+            self._order, self._left_ns = self._order + 1, left_ns
+        self._rows.put_one("d_order", rows, np.full(rows.size, self._order, np.uint32))
+        self._ticks.append(_Tick(left_ns, rows, np.unique(traces), mark))
+
+    def forget(self, before_ns: int) -> tuple[I32Array, int] | None:
+        """Free the rows that left at or before this time; return their slots and the last tick's mark."""
+        gone: list[_Tick] = []
+        while self._ticks and self._ticks[0].left_ns <= before_ns:
+            gone.append(self._ticks.popleft())
+        if not gone:
+            return None
+        rows = np.concatenate([t.rows for t in gone])
+        self._rows.release(rows)
+        self._traces.release(np.concatenate([t.traces for t in gone]))
+        return rows, gone[-1].mark

@@ -1,0 +1,130 @@
+"""Rows in slots: columns that are as wide as what was put into them, and slots that are used again."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+I32Array = NDArray[np.int32]
+
+MIN_CAPACITY = 1024
+_BITS = {1: np.dtype(np.uint8), 2: np.dtype(np.uint16), 4: np.dtype(np.uint32), 8: np.dtype(np.uint64)}
+
+
+class NarrowColumn:
+    """One column of numbers, kept as bit patterns in the narrowest unsigned type that held every value so far.
+
+    A column in which nothing but 0 was ever put takes no memory.
+    """
+
+    __slots__ = ("_bits", "_capacity", "_dtype", "_kept")
+
+    def __init__(self, dtype: DTypeLike) -> None:
+        self._dtype = np.dtype(dtype)
+        self._bits = _BITS[self._dtype.itemsize]
+        self._kept: NDArray[np.unsignedinteger] | None = None
+        self._capacity = 0
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes one row takes at present."""
+        return 0 if self._kept is None else self._kept.itemsize
+
+    def resize(self, capacity: int) -> None:
+        """Make room for slots below `capacity`; what is in them stays."""
+        self._capacity = capacity
+        if self._kept is not None:
+            self._kept = self._widened(self._kept.dtype)
+
+    def put(self, slots: I32Array | slice, values: NDArray[np.generic]) -> None:
+        """Write values, of this column's dtype, into slots."""
+        bits = np.ascontiguousarray(values, self._dtype).view(self._bits)
+        top = int(bits.max(initial=0)) if self.row_bytes < self._bits.itemsize else 0
+        if top >> (8 * self.row_bytes):
+            self._kept = self._widened(np.min_scalar_type(top))
+        if self._kept is not None:
+            self._kept[slots] = bits
+
+    def take(self, slots: I32Array) -> NDArray[np.generic]:
+        """The values in these slots, in their own dtype."""
+        if self._kept is None:
+            return np.zeros(slots.size, self._dtype)
+        return self._kept[slots].astype(self._bits, copy=False).view(self._dtype)
+
+    def _widened(self, dtype: np.dtype[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
+        wider = np.zeros(self._capacity, dtype)
+        if self._kept is not None:
+            kept = self._kept[: self._capacity]
+            wider[: kept.size] = kept
+        return wider
+
+
+class SlotStore:
+    """Named columns over slots 0..capacity; capacity doubles when no slot is free and falls back when all are."""
+
+    def __init__(self, dtypes: Mapping[str, DTypeLike]) -> None:
+        self._dtypes = dict(dtypes)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._columns = {name: NarrowColumn(dtype) for name, dtype in self._dtypes.items()}
+        self._free = np.empty(0, np.int32)
+        self._n_free = 0
+        self._fresh = 0
+        self.capacity = 0
+
+    def __len__(self) -> int:
+        return self._fresh - self._n_free
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes one row takes at present, its place in the free list included."""
+        return sum(c.row_bytes for c in self._columns.values()) + self._free.itemsize
+
+    def allocate(self, n: int) -> I32Array:
+        """n slots that were free; raises nothing but MemoryError."""
+        again = min(n, self._n_free)
+        slots = np.empty(n, np.int32)
+        slots[:again] = self._free[self._n_free - again : self._n_free][::-1]
+        self._n_free -= again
+        slots[again:] = np.arange(self._fresh, self._fresh + n - again, dtype=np.int32)
+        self._fresh += n - again
+        if self._fresh > self.capacity:
+            self._grow(self._fresh)
+        return slots
+
+    def _grow(self, least: int) -> None:
+        self.capacity = max(MIN_CAPACITY, 1 << (least - 1).bit_length())
+        for column in self._columns.values():
+            column.resize(self.capacity)
+        free = np.empty(self.capacity, np.int32)
+        free[: self._n_free] = self._free[: self._n_free]
+        self._free = free
+
+    def put(self, slots: I32Array, values: Mapping[str, NDArray[np.generic]]) -> None:
+        """Write columns (each of slots.size values) into slots; every column of the store must be given."""
+        n = slots.size
+        if not n:
+            return
+        where: I32Array | slice = slots
+        if int(slots[-1]) - int(slots[0]) == n - 1 and (np.diff(slots) == 1).all():
+            where = slice(int(slots[0]), int(slots[0]) + n)
+        for name, column in self._columns.items():
+            column.put(where, values[name])
+
+    def put_one(self, name: str, slots: I32Array, values: NDArray[np.generic]) -> None:
+        """Write one column into slots."""
+        self._columns[name].put(slots, values)
+
+    def take(self, slots: I32Array, names: tuple[str, ...] | None = None) -> dict[str, NDArray[np.generic]]:
+        """Columns of these slots, copied: all of them, or those named."""
+        return {name: self._columns[name].take(slots) for name in names or self._columns}
+
+    def release(self, slots: I32Array) -> None:
+        """Give slots back; none may be given back twice."""
+        if not slots.size:
+            return
+        self._free[self._n_free : self._n_free + slots.size] = slots[::-1]
+        self._n_free += slots.size
+        if not len(self):
+            self._reset()

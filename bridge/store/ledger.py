@@ -1,0 +1,155 @@
+"""What is stored, by number: which batches wait, which are whole, what may be dropped. No I/O.
+
+Kept beside the database so that a tick need not touch a row of every batch it mentions: rows are written once, read,
+and deleted, never updated. It is rebuilt at a start from the numbers and counts of batches and ticks. Every method
+is called after the transaction it speaks of has been committed, so that a failed one leaves nothing here.
+"""
+
+import heapq
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+_NEVER = -(1 << 63)
+_ALL_PASSED = 1 << 62
+
+
+@dataclass(slots=True)
+class _Batch:
+    waiting: int
+    """Rows that have not left."""
+    last_left_ns: int = _NEVER
+    ticks: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Tick:
+    left_ns: int
+    batches: int
+    """Batches it mentions that are still kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Numbers of what nobody needs any more."""
+
+    payloads: list[int]
+    batches: list[int]
+    ticks: list[int]
+
+
+class Ledger:
+    """Batches, ticks and cursors as the database has them."""
+
+    def __init__(self, last_batch: int = 0, last_tick: int = 0, cursors: Mapping[str, int] | None = None) -> None:
+        self.last_batch, self.last_tick = last_batch, last_tick
+        self.cursors = dict(cursors or {})
+        self._batches: dict[int, _Batch] = {}
+        self._ticks: dict[int, _Tick] = {}
+        self._whole: list[tuple[int, int]] = []
+        """Heap of (last tick, number): batches of which every row has left but some cursor has not passed them."""
+        self._passed: list[int] = []
+        """Batches that every cursor has passed and whose payload is still there."""
+        self._aging: list[tuple[int, int]] = []
+        """Heap of (last left_ns, number): batches without payload."""
+        self._empty: list[int] = []
+        """Ticks in which nothing left."""
+
+    @property
+    def passed_tick(self) -> int:
+        """Every cursor has passed the ticks up to this one."""
+        return min(self.cursors.values(), default=_ALL_PASSED)
+
+    def appended(self, number: int, spans: int) -> list[int]:
+        """A batch is stored; returns it at once if its payload is needed by nobody, as that of an empty one."""
+        self.last_batch = max(self.last_batch, number)
+        self._batches[number] = _Batch(spans)
+        if not spans:
+            heapq.heappush(self._whole, (0, number))
+        return self._pass()
+
+    def check(self, numbers: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
+        """Raise ValueError where more rows of a batch would leave than wait in it."""
+        for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+            batch = self._batches.get(number)
+            if batch is None or batch.waiting < count:
+                waiting = "is not stored" if batch is None else f"has {batch.waiting} waiting rows"
+                raise ValueError(f"{count} rows of batch {number} would leave, which {waiting}")
+
+    def left(self, tick: int, left_ns: int, numbers: NDArray[np.int64], counts: NDArray[np.int64]) -> list[int]:
+        """A tick is stored; returns the batches whose payload is needed by nobody from now on."""
+        self.last_tick = max(self.last_tick, tick)
+        self._ticks[tick] = _Tick(left_ns, int(numbers.size))
+        if not numbers.size:
+            self._empty.append(tick)
+        for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+            batch = self._batches[number]
+            batch.waiting -= count
+            batch.last_left_ns = max(batch.last_left_ns, left_ns)
+            batch.ticks.append(tick)
+            if not batch.waiting:
+                heapq.heappush(self._whole, (tick, number))
+        return self._pass()
+
+    def moved(self, cursors: Mapping[str, int]) -> list[int]:
+        """These are the cursors from now on; returns the batches whose payload is needed by nobody from now on."""
+        self.cursors = dict(cursors)
+        return self._pass()
+
+    @property
+    def batches(self) -> list[int]:
+        """Numbers of the stored batches, ascending."""
+        return sorted(self._batches)
+
+    def ticks_of(self, number: int) -> list[int]:
+        """Numbers of the ticks in which rows of this batch left, ascending."""
+        return self._batches[number].ticks
+
+    def has_tick(self, number: int) -> bool:
+        """Whether this tick is stored."""
+        return number in self._ticks
+
+    def next_tick(self, after: int) -> int | None:
+        """Number of the oldest stored tick after this one."""
+        if after + 1 in self._ticks:
+            return after + 1
+        return min((number for number in self._ticks if number > after), default=None)
+
+    def due(self, before_ns: int) -> Due:
+        """What may be dropped: payloads, and batches and ticks that left before this time. Changes nothing."""
+        aged = []
+        while self._aging and self._aging[0][0] < before_ns:
+            aged.append(heapq.heappop(self._aging))
+        for item in aged:
+            heapq.heappush(self._aging, item)
+        batches = [number for _, number in aged]
+        batches += [number for number in self._passed if self._batches[number].last_left_ns < before_ns]
+        fewer = Counter(tick for number in batches for tick in self._batches[number].ticks)
+        ticks = [tick for tick, count in fewer.items() if self._ticks[tick].batches == count]
+        passed = self.passed_tick
+        ticks += [t for t in self._empty if t <= passed and self._ticks[t].left_ns < before_ns]
+        return Due(list(self._passed), batches, ticks)
+
+    def dropped(self, due: Due) -> None:
+        """What was due is no longer stored."""
+        self._passed = self._passed[len(due.payloads) :]
+        for number in due.payloads:
+            heapq.heappush(self._aging, (self._batches[number].last_left_ns, number))
+        for _ in due.batches:
+            _, number = heapq.heappop(self._aging)
+            for tick in self._batches.pop(number).ticks:
+                self._ticks[tick].batches -= 1
+        for tick in due.ticks:
+            del self._ticks[tick]
+        if due.ticks and self._empty:
+            self._empty = [tick for tick in self._empty if tick in self._ticks]
+
+    def _pass(self) -> list[int]:
+        passed, up_to = [], self.passed_tick
+        while self._whole and self._whole[0][0] <= up_to:
+            passed.append(heapq.heappop(self._whole)[1])
+        self._passed += passed
+        return passed

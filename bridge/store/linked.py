@@ -1,0 +1,77 @@
+"""Linked spans from a departure and the payload of the batches it mentions. Pure."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bridge.spans import Departure, LinkedSpans, Outcome, PayloadBlock, SpanLinks
+
+CUT_BELOW = 0.5
+"""When less than this share of a batch leaves, its spans are copied out, so that a tick does not hold on to the rest."""
+
+
+class LinkedSpansBuilder:
+    """Takes the payload block of each batch in turn, keeps what of it leaves, and puts the linked spans together.
+
+    Of the departure only rows with outcome EXPORT or PASS are wanted; batches that are never added are left out.
+    """
+
+    def __init__(self, tick: int, departure: Departure) -> None:
+        outcome = departure.decisions.outcome
+        self._tick, self._departure = tick, departure
+        self._wanted = np.flatnonzero((outcome == Outcome.EXPORT) | (outcome == Outcome.PASS))
+        self._row = departure.row[self._wanted]
+        self._block = np.zeros(self._wanted.size, np.uint32)
+        self._here = np.zeros(self._wanted.size, np.bool_)
+        self._blocks: list[PayloadBlock] = []
+        batch = departure.batch[self._wanted]
+        order = np.argsort(batch, kind="stable")
+        numbers, starts = np.unique(batch[order], return_index=True)
+        parts = np.split(order, starts[1:]) if numbers.size else []
+        self._positions = dict(zip(numbers.tolist(), parts, strict=True))
+
+    @property
+    def batches(self) -> list[int]:
+        """Numbers of the batches whose payload is wanted, ascending."""
+        return list(self._positions)
+
+    def wanted(self, number: int) -> int:
+        """How many spans of this batch are wanted."""
+        return int(self._positions[number].size)
+
+    def add(self, number: int, block: PayloadBlock) -> None:
+        """Take what is wanted of this batch."""
+        positions = self._positions[number]
+        if positions.size < CUT_BELOW * len(block):
+            block = cut(block, self._row[positions])
+            self._row[positions] = np.arange(positions.size, dtype=np.uint32)
+        self._block[positions] = len(self._blocks)
+        self._here[positions] = True
+        self._blocks.append(block)
+
+    def finish(self) -> LinkedSpans:
+        """The linked spans, in the departure's order."""
+        all_here = bool(self._here.all())
+        rows = self._wanted if all_here else self._wanted[self._here]
+        block, row = (self._block, self._row) if all_here else (self._block[self._here], self._row[self._here])
+        decisions = self._departure.decisions
+        links = _moved(self._departure.links, rows, len(decisions))
+        if rows.size < len(decisions):
+            decisions = decisions.take(rows)
+        return LinkedSpans(self._tick, tuple(self._blocks), block, row, decisions, links)
+
+
+def cut(block: PayloadBlock, rows: NDArray[np.uint32]) -> PayloadBlock:
+    """These rows of a block, in this order, as a block of their own."""
+    starts, ends = block.offsets[rows], block.offsets[rows.astype(np.int64) + 1]
+    data = b"".join([block.data[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)])
+    offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(ends - starts)))
+    return PayloadBlock(block.format, data, offsets, block.contexts, block.context[rows])
+
+
+def _moved(links: SpanLinks, rows: NDArray[np.int64], n: int) -> SpanLinks:
+    """The links of these rows of n, counted in their new positions."""
+    position = np.full(n, -1, np.int64)
+    position[rows] = np.arange(rows.size)
+    row = position[links.row]
+    kept = links.take(row >= 0)
+    return SpanLinks(row=row[row >= 0], trace_hi=kept.trace_hi, trace_lo=kept.trace_lo, span_id=kept.span_id)

@@ -1,0 +1,124 @@
+"""Batches and departures as bytes, and back.
+
+The order of names below is the format. A column that comes later is added at the end of a *new* version; what was
+written under an older one is read with that column 0.
+"""
+
+import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bridge.spans import Context, Decisions, Departure, PayloadBlock, PayloadFormat, SpanColumns, SpanLinks
+from bridge.store.packing import Damaged, compress, decompress, pack_arrays, unpack_arrays
+
+# fmt: off
+SPAN_COLUMNS: dict[int, tuple[str, ...]] = {
+    1: (
+        "kind", "direction", "req_seq", "resp_seq", "thread_trace_id", "pid", "tid", "tid_usr", "ktime", "start_ns",
+        "end_ns", "src_ip", "src_port", "dst_ip", "dst_port", "app_trace_hi", "app_trace_lo", "app_parent", "app_flag",
+        "app_encode", "trace_hi", "trace_lo", "sent_span_id", "span_id", "parent_id", "sender", "service", "digest",
+        "faults",
+    ),
+}
+DECISION_COLUMNS: dict[int, tuple[str, ...]] = {
+    1: (
+        "outcome", "span_id", "trace_hi", "trace_lo", "parent_span_id", "ebpf_trace_hi", "ebpf_trace_lo",
+        "ebpf_parent_id", "method", "confidence", "encode",
+    ),
+}
+# fmt: on
+DECISIONS_VERSION = 1
+LINK_COLUMNS = ("row", "trace_hi", "trace_lo", "span_id")
+
+_ALIKE = {"ebpf_trace_hi": "trace_hi", "ebpf_trace_lo": "trace_lo", "ebpf_parent_id": "parent_span_id"}
+"""Columns that differ from another one in few rows: what is packed is the exclusive or of the two."""
+_RUNS = ("trace_hi", "trace_lo")
+"""Columns in which neighbours are mostly equal: what is packed is the exclusive or with the row before."""
+_PAYLOAD_HEAD = struct.Struct("<B")
+
+
+def pack_columns(columns: SpanColumns, version: int) -> bytes:
+    """The columns of a batch, compressed."""
+    return compress(pack_arrays([getattr(columns, name) for name in SPAN_COLUMNS[version]]))
+
+
+def unpack_columns(data: bytes, version: int) -> SpanColumns:
+    """The columns of a batch written under this version. Raises Damaged."""
+    names, dtypes = SPAN_COLUMNS[version], SpanColumns.dtypes()
+    arrays, _ = unpack_arrays(decompress(data), [dtypes[name] for name in names])
+    return _table(SpanColumns, dict(zip(names, arrays, strict=True)), arrays[0].size)
+
+
+def pack_payload(block: PayloadBlock) -> bytes:
+    """The bytes of a batch's spans and what surrounds them, compressed."""
+    lengths = np.diff(block.offsets)
+    around = [part for c in block.contexts for part in (c.resource_spans, c.scope_spans)]
+    sizes = np.array([len(part) for part in around], np.int64)
+    heads = pack_arrays([lengths, block.context, sizes])
+    first = int(block.offsets[0])
+    data = block.data[first : int(block.offsets[-1])]
+    return compress(_PAYLOAD_HEAD.pack(block.format), heads, *around, data)
+
+
+def unpack_payload(data: bytes) -> PayloadBlock:
+    """The block that was packed, its data beginning at offset 0. Raises Damaged."""
+    raw = decompress(data)
+    try:
+        payload_format = PayloadFormat(_PAYLOAD_HEAD.unpack_from(raw)[0])
+        (lengths, context, sizes), at = unpack_arrays(raw, (np.int64, np.uint32, np.int64), _PAYLOAD_HEAD.size)
+        ends = [at, *(at + np.cumsum(sizes)).tolist()]
+        around = [raw[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        contexts = tuple(Context(*pair) for pair in zip(around[::2], around[1::2], strict=True))
+        offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)))
+        if ends[-1] + int(offsets[-1]) != len(raw):
+            raise Damaged("payload is longer or shorter than its spans")
+        return PayloadBlock(payload_format, raw[ends[-1] :], offsets, contexts, context)
+    except (struct.error, ValueError) as exc:
+        raise Damaged(str(exc)) from exc
+
+
+def pack_departure(departure: Departure) -> bytes:
+    """What leaves in one tick, compressed."""
+    decisions = dict(departure.decisions.items())
+    for name, other in _ALIKE.items():
+        decisions[name] = decisions[name] ^ getattr(departure.decisions, other)
+    for name in _RUNS:
+        decisions[name] = np.concatenate((decisions[name][:1], decisions[name][1:] ^ decisions[name][:-1]))
+    arrays = [departure.batch, departure.row, *(decisions[n] for n in DECISION_COLUMNS[DECISIONS_VERSION])]
+    return compress(pack_arrays(arrays + [getattr(departure.links, name) for name in LINK_COLUMNS]))
+
+
+def unpack_departure(data: bytes, version: int) -> Departure:
+    """The departure written under this version. Raises Damaged."""
+    names, dtypes, links = DECISION_COLUMNS[version], Decisions.dtypes(), SpanLinks.dtypes()
+    wanted = [np.dtype(np.int64), np.dtype(np.uint32), *(dtypes[n] for n in names), *(links[n] for n in LINK_COLUMNS)]
+    arrays, _ = unpack_arrays(decompress(data), wanted)
+    batch, row = arrays[:2]
+    decisions = dict(zip(names, arrays[2:], strict=False))
+    for name in _RUNS:
+        decisions[name] = np.bitwise_xor.accumulate(decisions[name])
+    for name, other in _ALIKE.items():
+        decisions[name] = decisions[name] ^ decisions[other]
+    linked = dict(zip(LINK_COLUMNS, arrays[2 + len(names) :], strict=True))
+    return Departure(batch, row, _table(Decisions, decisions, batch.size), SpanLinks(**linked))
+
+
+def pack_counts(numbers: NDArray[np.int64], counts: NDArray[np.int64]) -> bytes:
+    """How many rows of which batches leave in a tick, small enough to be read for every tick at a start."""
+    return pack_arrays([numbers, counts])
+
+
+def unpack_counts(data: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Numbers of batches, ascending, and how many rows of each left. Raises Damaged."""
+    (numbers, counts), _ = unpack_arrays(data, (np.int64, np.int64))
+    return numbers, counts
+
+
+def _table(cls: Any, columns: dict[str, NDArray[Any]], n: int) -> Any:
+    missing = {name: np.zeros(n, dtype) for name, dtype in cls.dtypes().items() if name not in columns}
+    try:
+        return cls(**columns, **missing)
+    except ValueError as exc:
+        raise Damaged(str(exc)) from exc

@@ -1,0 +1,170 @@
+"""The compiled index and its plain twin give the same answers to any sequence of calls."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from bridge.linker.groups import LEFT, PlainGroups
+from bridge.linker.keys import LANES, THREAD
+
+compiled = pytest.importorskip("bridge.linker._groups", reason="no C compiler was there")
+
+KEYS = [0x9E3779B97F4A7C15 * k % 2**64 for k in range(1, 7)]
+LINES = [0xC2B2AE3D27D4EB4F * k % 2**64 for k in range(1, 4)]
+WINDOW, MAX_SIZE = 10, 6
+
+key = st.sampled_from([0, 0, 0, *KEYS])
+row = st.fixed_dictionaries(
+    {
+        "keys": st.lists(key, min_size=LANES, max_size=LANES),
+        "entry": st.booleans(),
+        "line": st.sampled_from([0, *LINES]),
+        "at": st.integers(1, 12),
+        "length": st.one_of(st.integers(0, 6), st.just(1 << 60)),
+    }
+)
+
+
+class Twins(RuleBasedStateMachine):
+    """Rows come, are looked at, leave group by group, and are forgotten, in both indexes at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both = (PlainGroups(), compiled.Groups())
+        self.now = 0
+        self.rows: dict[int, dict[str, Any]] = {}
+        self.free: list[int] = []
+        self.fresh = self.fresh_left = 0
+        self.free_left: list[int] = []
+        self.ticks: list[tuple[list[int], int]] = []
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """The twin's answer, after the compiled index gave the same one."""
+        plain, fast = (getattr(groups, name)(*args, **kwargs) for groups in self.both)
+        if plain is not None and not isinstance(plain, tuple):
+            assert sorted(plain.tolist()) == sorted(fast.tolist()), name
+        return plain, fast
+
+    def column(self, slots: list[int], name: str, dtype: Any) -> Any:
+        shape = (0, LANES) if name == "keys" else (0,)
+        return np.asarray([self.rows[s][name] for s in slots], dtype) if slots else np.empty(shape, dtype)
+
+    def slots(self, *, entry: bool | None = None) -> list[int]:
+        return [s for s, r in self.rows.items() if entry is None or r["entry"] == entry]
+
+    @rule(rows=st.lists(row, min_size=1, max_size=8), wait=st.integers(0, 4))
+    def come(self, rows: list[dict[str, Any]], wait: int) -> None:
+        self.now += wait
+        slots = []
+        for r in rows:
+            self.fresh += not self.free
+            slot = self.free.pop() if self.free else self.fresh - 1
+            self.rows[slot] = r
+            slots.append(slot)
+        at = np.asarray(slots, np.int32)
+        arrivals = np.full(len(slots), self.now, np.int64)
+        self.call(
+            "add", at, self.column(slots, "keys", np.uint64), self.column(slots, "entry", np.uint8), arrivals, MAX_SIZE
+        )
+        entries = [s for s in slots if self.rows[s]["entry"]]
+        self.open(np.asarray(entries, np.int32), entries)
+
+    def open(self, refs: Any, slots: list[int]) -> None:
+        at = self.column(slots, "at", np.int64)
+        self.call("open", refs, self.column(slots, "line", np.uint64), at, at + self.column(slots, "length", np.int64))
+
+    @rule(some=st.integers(1, 3))
+    def look(self, some: int) -> None:
+        exits, entries = self.slots(entry=False)[::some], self.slots(entry=True)[::some]
+        threads = np.ascontiguousarray(self.column(exits, "keys", np.uint64)[:, THREAD])
+        lines, at = self.column(exits, "line", np.uint64), self.column(exits, "at", np.int64)
+        self.call("resolve", np.asarray(exits, np.int32), lines, at, threads)
+        self.call("claim", np.asarray(entries, np.int32))
+
+    @rule(wait=st.integers(0, 12), some=st.integers(1, 3), force=st.booleans(), alone=st.integers(0, 2))
+    def leave(self, wait: int, some: int, force: bool, alone: int) -> None:
+        self.now += wait
+        asked = np.asarray(self.slots()[::some], np.int32)
+        self.free += self.call("checked", asked)[0].tolist()
+        plain, fast = self.call("due", asked, self.now, WINDOW, 3 * WINDOW, MAX_SIZE, force=force)
+        assert _groups(*plain) == _groups(*fast)
+        self.go(plain[0].tolist(), alone)
+
+    @rule(alone=st.integers(0, 2))
+    def leave_by_size(self, alone: int) -> None:
+        plain, fast = (groups.oversize() for groups in self.both)
+        assert {s for s in plain.tolist()} <= set(self.rows) >= {s for s in fast.tolist()}
+        found = [g.due(s, self.now, 1 << 40, 1 << 40, MAX_SIZE, force=False) for g, s in zip(self.both, (plain, fast))]
+        assert _groups(*found[0]) == _groups(*found[1])
+        self.go(found[0][0].tolist(), alone)
+
+    def go(self, slots: list[int], alone: int) -> None:
+        leaving = np.asarray(slots, np.int32)
+        keys = self.column(slots, "keys", np.uint64)
+        self.call("context", leaving, keys)
+        self.free += self.call("depart", leaving, keys)[0].tolist()
+        left = []
+        for number, _ in enumerate(slots):
+            if number % 4 == 3:  # a folded copy
+                left.append(-1)
+                continue
+            self.fresh_left += not self.free_left
+            left.append(self.free_left.pop() if self.free_left else self.fresh_left - 1)
+        entry, line = self.column(slots, "entry", np.uint8), self.column(slots, "line", np.uint64)
+        parentless = np.where((entry == 0) & (line != 0), np.arange(len(slots)) % 3 < alone, 0).astype(np.uint8)
+        at = self.column(slots, "at", np.int64)
+        self.call("settle", leaving, np.asarray(left, np.int32), keys, entry, line, at, parentless)
+        self.ticks.append(([s for s in left if s >= 0], self.both[0].mark))
+        for slot in slots:
+            del self.rows[slot]
+
+    @rule(rows=st.lists(row, min_size=1, max_size=4))
+    def find_again(self, rows: list[dict[str, Any]]) -> None:
+        """Rows that left before a restart are settled without having waited here."""
+        base = 1 << 20
+        slots = list(range(base, base + len(rows)))
+        self.rows.update(zip(slots, rows))
+        left = np.arange(self.fresh_left, self.fresh_left + len(rows), dtype=np.int32)
+        self.fresh_left += len(rows)
+        entry, line = self.column(slots, "entry", np.uint8), self.column(slots, "line", np.uint64)
+        alone = ((entry == 0) & (line != 0)).astype(np.uint8)
+        keys, at = self.column(slots, "keys", np.uint64), self.column(slots, "at", np.int64)
+        self.call("settle", np.full(len(rows), -1, np.int32), left, keys, entry, line, at, alone)
+        entries = [i for i, s in enumerate(slots) if self.rows[s]["entry"]]
+        self.open(left[entries] | LEFT, [slots[i] for i in entries])
+        self.ticks.append((left.tolist(), self.both[0].mark))
+        for slot in slots:
+            del self.rows[slot]
+
+    @rule()
+    def forget(self) -> None:
+        if self.ticks:
+            left, mark = self.ticks.pop(0)
+            self.call("forget", np.asarray(left, np.int32), mark)
+            self.free_left += left
+
+    @invariant()
+    def count_alike(self) -> None:
+        for name in ("mark", "fragments_capped", "context_capped"):
+            assert getattr(self.both[0], name) == getattr(self.both[1], name)
+
+
+def _groups(members: Any, sizes: Any, reasons: Any) -> set[tuple[frozenset[int], int]]:
+    parts = np.split(members, np.cumsum(sizes)[:-1]) if sizes.size else []
+    return {(frozenset(p.tolist()), int(r)) for p, r in zip(parts, reasons, strict=True)}
+
+
+TestTwins = Twins.TestCase
+TestTwins.settings = settings(deadline=None)
+
+
+def test_slots_out_of_bounds_are_refused() -> None:
+    """A slot that does not exist raises IndexError before anything is written."""
+    groups = compiled.Groups()
+    for slots in ([5000], [-2]):
+        with pytest.raises(IndexError):
+            groups.claim(np.asarray(slots, np.int32))
