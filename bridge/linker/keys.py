@@ -5,6 +5,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from bridge.linker.times import ends
 from bridge.spans import Kind, SpanColumns
 from bridge.spans.ids import mix
 
@@ -95,13 +96,6 @@ def placed(columns: SpanColumns) -> NDArray[np.bool_]:
     return on & (columns.faults == 0) & ((columns.tid | columns.tid_usr) != 0) & (columns.ktime != 0)
 
 
-OPEN_END: Final = np.iinfo(np.int64).max
-"""End of an entry without a duration: it counts as open for ever."""
-
-
 def entry_ends(columns: SpanColumns) -> NDArray[np.int64]:
     """When entries end on the clock of ktime: the last moment at which an exit may belong to them."""
-    length = columns.end_ns - columns.start_ns
-    known = (columns.start_ns != 0) & (columns.end_ns > columns.start_ns)
-    known &= columns.ktime <= OPEN_END - np.maximum(length, 0)
-    return np.where(known, columns.ktime + length, OPEN_END)
+    return ends(columns.ktime, columns.start_ns, columns.end_ns)

@@ -1,0 +1,36 @@
+"""Which rows are copies of one span: the same id and the same bytes."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bridge.spans import Kind, SpanColumns
+
+
+def originals(columns: SpanColumns, known: NDArray[np.bool_]) -> tuple[NDArray[np.int64], int]:
+    """For each row the row it is a copy of (itself if it is none), and how many ids are shared by different spans.
+
+    Of equal rows the one that has left is the original, else the one with the smallest sender: which came first says
+    nothing. Ordinary spans are never copies.
+    """
+    n = len(columns)
+    rows = np.arange(n, dtype=np.int64)
+    espans = np.flatnonzero(columns.kind != Kind.ORDINARY)
+    ids = columns.span_id[espans]
+    by_id = np.argsort(ids)
+    shared = ids[by_id][1:] == ids[by_id][:-1]
+    if not shared.any():
+        return rows, 0
+    twice = np.zeros(espans.size, np.bool_)
+    twice[by_id[1:][shared]] = True
+    twice[by_id[:-1][shared]] = True
+    some = espans[twice]
+    order = some[
+        np.lexsort((columns.sender[some], ~known[some], columns.digest[some], columns.span_id[some]))
+    ]
+    same_id = columns.span_id[order][1:] == columns.span_id[order][:-1]
+    same = same_id & (columns.digest[order][1:] == columns.digest[order][:-1])
+    first = np.maximum.accumulate(np.where(np.concatenate([[False], same]), 0, np.arange(order.size)))
+    rows[order] = order[first]
+    # rows that left stay what they were, also where the same span left twice
+    rows[known] = np.flatnonzero(known)
+    return rows, int(np.count_nonzero(same_id & ~same))

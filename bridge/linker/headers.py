@@ -1,0 +1,87 @@
+"""Trace ids that agents put on the wire: which rows carry one, and how it flows downstream."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bridge.spans import Decisions, Encoding, SpanColumns
+from bridge.spans.ids import combine
+
+U64Array = NDArray[np.uint64]
+I64Array = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Headers:
+    """What the headers of n rows said; 0 where there were none."""
+
+    present: Mask
+    trace_hi: U64Array
+    trace_lo: U64Array
+    parent: U64Array
+    """Span id that the headers name as the parent."""
+    encode: NDArray[np.uint8]
+    left: I64Array
+    """Row of the eSpan, among those that left, that the headers name as the parent; -1 for none."""
+
+
+def read_headers(columns: SpanColumns, sound: Mask, known: Mask, decisions: Decisions) -> Headers:
+    """Headers of the rows that are to be linked (`sound` and not `known`).
+
+    An eSpan's own trace id was found in headers if it has a parent span id too, or if another eSpan names the two of
+    them, trace id and span id, as its parent; else it is a placeholder of its sender. Where the named parent left
+    already, and under another trace id, that one is what counts.
+
+    decisions: of the known rows, in their order.
+    """
+    n = len(columns)
+    own = (columns.trace_hi | columns.trace_lo) != 0
+    app = (columns.app_trace_hi | columns.app_trace_lo) != 0
+    child = own & (columns.parent_id != 0)
+    trace_hi = np.where(app, columns.app_trace_hi, np.where(own, columns.trace_hi, 0))
+    trace_lo = np.where(app, columns.app_trace_lo, np.where(own, columns.trace_lo, 0))
+    parent = np.where(app, columns.app_parent, columns.parent_id)
+    encode = np.where(app, columns.app_encode, Encoding.HEX).astype(np.uint8)
+    left = np.full(n, -1, np.int64)
+    namers = sound & (app | child) & (parent != 0)
+    if namers.any():
+        keys = combine((trace_hi, trace_lo, parent))
+        named = own & (columns.sent_span_id != 0) & sound
+        names = combine((columns.trace_hi, columns.trace_lo, columns.sent_span_id))
+        child |= named & np.isin(names, keys[namers])
+        left = _parents_that_left(keys, namers & ~known, names, named & known)
+    present = sound & ~known & (app | child)
+    late = np.flatnonzero(left >= 0)
+    if late.size:
+        at = np.searchsorted(np.flatnonzero(known), left[late])
+        trace_hi[late], trace_lo[late] = decisions.trace_hi[at], decisions.trace_lo[at]
+        encode[late] = decisions.encode[at]
+        parent[late] = decisions.span_id[at]
+    return Headers(
+        present=present,
+        trace_hi=np.where(present, trace_hi, 0),
+        trace_lo=np.where(present, trace_lo, 0),
+        parent=np.where(present, parent, 0),
+        encode=np.where(present, encode, Encoding.ABSENT).astype(np.uint8),
+        left=left,
+    )
+
+
+def _parents_that_left(keys: U64Array, namers: Mask, names: U64Array, named: Mask) -> I64Array:
+    rows = np.flatnonzero(named)
+    left = np.full(keys.size, -1, np.int64)
+    if rows.size:
+        # of several rows with one id the first: rows that left stand in an order of their own
+        distinct, first = np.unique(names[rows], return_index=True)
+        at = np.minimum(np.searchsorted(distinct, keys[namers]), distinct.size - 1)
+        left[namers] = np.where(distinct[at] == keys[namers], rows[first[at]], -1)
+    return left
+
+
+def no_headers(n: int) -> Headers:
+    """Headers of n rows, none of which are to be used."""
+    zeros = np.zeros(n, np.uint64)
+    nothing = np.zeros(n, np.bool_)
+    return Headers(nothing, zeros, zeros, zeros, np.zeros(n, np.uint8), np.full(n, -1, np.int64))
