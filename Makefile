@@ -2,16 +2,18 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
 
-.PHONY: install test lint demo run bench protos schemas clean
+.PHONY: install test lint demo run bench
 
-$(BIN)/espan-bridge: pyproject.toml $(shell find bridge -name '*.pyx')
+# Again when dependencies or compiled kernels change; without a C compiler their plain twins serve.
+$(INSTALLED): pyproject.toml $(shell find bridge -name '*.pyx' -o -name '*.pxd')
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[test,demo,lint]'
 	touch $@
 
-install: $(BIN)/espan-bridge
+install: $(INSTALLED)
 
 test: install
 	$(BIN)/python -m pytest $(ARGS)

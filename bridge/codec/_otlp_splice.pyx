@@ -115,13 +115,11 @@ cdef inline const uint8_t* skip_scalar(const uint8_t* p, const uint8_t* end, uin
 
 
 cdef const uint8_t* skip_group(const uint8_t* p, const uint8_t* end, uint64_t tag) noexcept nogil:
-    """A group of unknown fields, to its end."""
+    """A group of unknown fields, to its end. Inside, and only there, protobuf reads field number 0, too."""
     cdef uint64_t[MAX_GROUPS] open_groups
     cdef uint64_t length
     cdef int depth = 0
     while True:
-        if tag >> 3 == 0:
-            return NULL
         if tag & 7 == 3:
             if depth == MAX_GROUPS:
                 return NULL

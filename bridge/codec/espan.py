@@ -1,6 +1,6 @@
 """What the values of an eSpan's attributes mean: the rules of docs/espan.md, in plain Python, for one span at a time.
 
-The kernel bridge/codec/_otlp_scan.pyx follows the same rules in C; tests hold the two together.
+The kernel follows the same rules in C (_espan.pxd); tests hold the two together.
 """
 
 import re

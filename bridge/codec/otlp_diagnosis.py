@@ -1,4 +1,4 @@
-"""What is wrong with bytes that are no ExportTraceServiceRequest, and where. Slow, and only asked about bad requests."""
+"""What is wrong with bytes that are no ExportTraceServiceRequest, and where. Slow; asked about bad requests only."""
 
 from collections.abc import Iterator
 from typing import Any

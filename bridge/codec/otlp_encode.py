@@ -293,9 +293,7 @@ def _skip(message: bytes, at: int, tag: int) -> int:
             raise InvalidData(f"no protobuf field before byte {at}")
         if not groups:
             return at
-        tag, at = _number(message, at)
-        if tag >> 3 == 0:
-            raise InvalidData(f"no protobuf field before byte {at}")
+        tag, at = _number(message, at)  # inside a group protobuf reads field number 0, too
 
 
 def _number(message: bytes, at: int) -> tuple[int, int]:

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from xxhash import xxh3_64_intdigest
 
+from bridge.codec.digest import digests
 from bridge.codec.espan import hash_of
 from bridge.codec.otlp_scan import Refusal, Scan, resource_texts, scan_request
 from bridge.spans import Context, Kind, PayloadBlock, PayloadFormat, SpanBatch, SpanColumns, convention, derive_span_ids
@@ -74,7 +74,7 @@ def _columns(scan: Scan, offsets: NDArray[np.int64], peer: str) -> SpanColumns:
     columns: dict[str, NDArray[Any]] = {
         name: np.ascontiguousarray(rows[name]) for name in SpanColumns.dtypes() if name not in _DERIVED
     }
-    columns["digest"] = _digests(scan.data, offsets)
+    columns["digest"] = digests(scan.data, offsets)
     columns["span_id"] = _span_ids(rows, columns["digest"])
     columns["sent_span_id"][columns["kind"] == Kind.ORDINARY] = 0
     names = [_resource_hashes(context, peer) for context in scan.contexts]
@@ -82,12 +82,6 @@ def _columns(scan: Scan, offsets: NDArray[np.int64], peer: str) -> SpanColumns:
     columns["sender"] = sender_service[scan.context, 0]
     columns["service"] = sender_service[scan.context, 1]
     return SpanColumns(**columns)
-
-
-def _digests(data: bytes, offsets: NDArray[np.int64]) -> U64Array:
-    ends = offsets.tolist()
-    digests = [xxh3_64_intdigest(data[start:end]) for start, end in zip(ends, ends[1:], strict=False)]
-    return np.array(digests, np.uint64)
 
 
 def _span_ids(rows: NDArray[np.void], digest: U64Array) -> U64Array:

@@ -1,15 +1,15 @@
 """Scanning a request: an ExportTraceServiceRequest's bytes to one row a span, in C where that could be built.
 
-`scan_request` is the kernel of bridge/codec/_otlp_scan.pyx, or, where no C compiler was there when the bridge was installed,
-`scan_plain`, its twin over protobuf's narrow views; slower, but with the same result. A request is readable if and only if
-opentelemetry-proto reads it as a whole, nested messages and the UTF-8 of every text included: what passes here can be read
-by whoever gets it next.
+`scan_request` is the kernel of bridge/codec/_otlp_scan.pyx, or, where no C compiler was there when the bridge was
+installed, `scan_plain`, its twin over protobuf's narrow views; slower, but with the same result. A request is readable
+if and only if opentelemetry-proto reads it as a whole, nested messages and the UTF-8 of every text included: what
+passes here can be read by whoever gets it next.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -34,6 +34,8 @@ _MAX_CACHED_BYTES: Final = 16384
 _MIN_SPAN_BYTES: Final = 13
 """No span that is taken is shorter, with its tag and length: `req_seq` without a value."""
 
+_Around = TypeVar("_Around", view.ResourceSpans, view.ScopeSpans)
+
 ROW: Final = np.dtype(
     [
         *((name, np.uint64) for name in ("req_seq", "resp_seq", "thread_trace_id", "pid", "tid", "tid_usr")),
@@ -52,10 +54,12 @@ ROW: Final = np.dtype(
 
 sent_span_id holds the id of ordinary spans, too.
 """
-PLACE: Final = np.dtype([(f"{name}{part}", np.int64) for name in ("span", "scope", "resource") for part in ("", "_bytes")])
+PLACE: Final = np.dtype(
+    [(f"{name}{part}", np.int64) for name in ("span", "scope", "resource") for part in ("", "_bytes")]
+)
 """Where in the request a span, its ScopeSpans and its ResourceSpans are: first byte and how many."""
 TEXT_COLUMNS: Final = (("pid", 1, hash_of), ("src_ip", 2, address), ("dst_ip", 4, address))
-"""(column, bit in `texts`, what becomes of the text). Under the bit the column holds first byte << 32 | bytes of a text."""
+"""(column, bit in `texts`, what becomes of the text). Under the bit the column says where: first byte << 32 | bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,7 @@ def scan_compiled(data: bytes) -> Scan:
         contexts=contexts,
         context=context,
         refused=refused,
-        refusals=tuple(Refusal(*where, _why_refused(data[at:end])) for *where, at, end in refusals),
+        refusals=tuple(Refusal(r, s, i, _why_refused(data[at:end])) for r, s, i, at, end in refusals),
     )
 
 
@@ -192,7 +196,7 @@ def scan_plain(data: bytes) -> Scan:
     )
 
 
-def _without(message: view.ResourceSpans | view.ScopeSpans, field: Any) -> bytes:
+def _without(message: _Around, field: Any) -> bytes:
     rest = type(message)()
     rest.CopyFrom(message)
     rest.ClearField(field)
@@ -205,8 +209,9 @@ def read_row(data: bytes) -> tuple[int, ...] | None:
     trace_id, span_id, parent_id = _id(span.trace_id, 16), _id(span.span_id, 8), _id(span.parent_span_id, 8)
     row = {"trace_hi": trace_id >> 64, "trace_lo": trace_id & U64, "sent_span_id": span_id, "parent_id": parent_id}
     start, end = span.start_time_unix_nano, span.end_time_unix_nano
-    if not convention.MARKERS.isdisjoint(span.attributes):
-        row |= read_espan(_values(span.attributes, convention.KEY_OF_BIT), start, end)
+    attributes = {pair.key: pair.value for pair in span.attributes}
+    if not convention.MARKERS.isdisjoint(attributes):
+        row |= read_espan(_values(attributes, convention.KEY_OF_BIT), start, end)
     elif trace_id and span_id:
         row |= {"kind": Kind.ORDINARY, "start_ns": own_time(start), "end_ns": own_time(end)}
     else:
@@ -218,7 +223,7 @@ def _id(sent: bytes, length: int) -> int:
     return int.from_bytes(sent, "big") if len(sent) == length else 0
 
 
-def _values(attributes: Any, keys: Sequence[str]) -> dict[str, Value]:
+def _values(attributes: Mapping[str, view.Value], keys: Sequence[str]) -> dict[str, Value]:
     """Text and integers as they are, any other value as bytes; keys without a value are left out."""
     found: dict[str, Value] = {}
     for key in keys:
@@ -236,7 +241,8 @@ def resource_texts(resource_spans: bytes) -> tuple[str, str]:
 
 @lru_cache(maxsize=1024)
 def _resource_texts(resource_spans: bytes) -> tuple[str, str]:
-    attributes = view.ResourceHead.FromString(resource_spans).resource.attributes
+    resource = view.ResourceHead.FromString(resource_spans).resource
+    attributes = {pair.key: pair.value for pair in resource.attributes}
     found = _values(attributes, ("host.name", "service.name"))
     host, service = (found.get(key, "") for key in ("host.name", "service.name"))
     return host if isinstance(host, str) else "", service if isinstance(service, str) else ""

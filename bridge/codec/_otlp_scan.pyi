@@ -1,0 +1,24 @@
+"""The compiled part of bridge.codec.otlp_scan; arrays have its dtypes ROW and PLACE."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+def count_spans(data: bytes) -> int:
+    """How many spans a request has, taken or not; -1 where it cannot be read. Spans themselves are not looked into."""
+
+def scan(
+    data: bytes, rows: NDArray[np.void], places: NDArray[np.void], max_refusals: int
+) -> tuple[int, int, tuple[tuple[int, int, int, int, int], ...]]:
+    """Fill a row and a place for each span that is taken, without the GIL.
+
+    Returns how many were taken, how many refused, and of the first of those, 8 at most, (resource, scope, span, first
+    byte, end). Taken is -1 where the request cannot be read, or has more spans than there are rows.
+    """
+
+def cut_out(data: bytes, places: NDArray[Any]) -> bytes:
+    """The bytes of the spans at these places, one after another. Raises ValueError for a place outside the request."""
+
+def without_field_2(data: bytes, at: int, length: int) -> bytes:
+    """The message at this place without its delimited fields number 2. Raises ValueError where there is none."""

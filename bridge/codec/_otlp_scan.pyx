@@ -1,0 +1,423 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""The compiled scan of a request: the twin of bridge.codec.otlp_scan.scan_plain, which it equals on every input.
+
+_wire.pxd is how protobuf reads bytes, _espan.pxd what the values of an eSpan mean; here is which messages a request is
+made of. Which fields are messages and which are text is taken from opentelemetry-proto as it is installed. Functions
+that walk a message read from `p` to `end` and are told how many more messages are read inside it (`depth`).
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+
+from bridge.codec._espan cimport KEYS, ORDINARY, Espan, Form, Row, Value, read_espan
+from bridge.codec._wire cimport DELIMITED, big_endian, is_utf8, little_endian, read_field, read_varint
+
+from google.protobuf.descriptor import FieldDescriptor
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from bridge.spans import convention
+
+cdef enum:
+    MAX_DEPTH = 100  # so many messages and groups inside one another are read
+    MAX_MESSAGES = 32
+    MAX_FIELDS = 32
+    MAX_TOLD = 8
+    MAX_KEY = 32
+
+cdef enum:  # tags: field number << 3 | wire type
+    RESOURCE_SPANS = 0x0A  # in ExportTraceServiceRequest
+    SCOPE_SPANS = 0x12  # in ResourceSpans
+    SPANS = 0x12  # in ScopeSpans
+    TRACE_ID = 0x0A  # in Span
+    SPAN_ID = 0x12
+    PARENT_ID = 0x22
+    START_TIME = 0x39
+    END_TIME = 0x41
+    ATTRIBUTE = 0x4A
+    KEY = 0x0A  # in KeyValue
+    VALUE = 0x12
+    STRING_VALUE = 0x0A  # in AnyValue
+    BOOL_VALUE = 0x10
+    INT_VALUE = 0x18
+    DOUBLE_VALUE = 0x21
+    ARRAY_VALUE = 0x2A
+    KVLIST_VALUE = 0x32
+    BYTES_VALUE = 0x3A
+    STRING_VALUE_STRINDEX = 0x40
+
+cdef struct Place:  # bridge.codec.otlp_scan.PLACE
+    int64_t span, span_bytes, scope, scope_bytes, resource, resource_bytes
+
+cdef struct Refusal:
+    int64_t resource, scope, span, start, end
+
+cdef struct Scan:
+    const uint8_t* data
+    const uint8_t* end
+    Row* rows
+    Place* places
+    int64_t room, taken, refused, max_told
+    int64_t resource, scope, span  # which one is being read
+    Place place
+    Refusal[MAX_TOLD] told
+
+
+# --- what opentelemetry-proto says about its messages ----------------------------------------------------------------
+
+cdef enum:  # what the bytes of a delimited field are; from FIRST_MESSAGE on the number of a message
+    RAW, UTF8, FIRST_MESSAGE
+
+cdef uint8_t[MAX_MESSAGES][MAX_FIELDS] content_of
+cdef int REQUEST_MESSAGE, RESOURCE_SPANS_MESSAGE, SCOPE_SPANS_MESSAGE, SPAN_MESSAGE, PAIR_MESSAGE, VALUE_MESSAGE
+
+
+cdef dict describe(request):
+    """Fill `content_of` with every message that a request can hold; return their numbers by full name."""
+    messages = [request]
+    numbers = {request.full_name: FIRST_MESSAGE}
+    for message in messages:
+        for field in message.fields:
+            inner = field.message_type
+            if field.number >= MAX_FIELDS or (field.is_repeated and inner is None and field.type != field.TYPE_STRING):
+                raise ImportError(f"the kernel cannot read {field.full_name}")
+            if inner is not None and inner.full_name not in numbers:
+                numbers[inner.full_name] = FIRST_MESSAGE + len(messages)
+                messages.append(inner)
+            if len(messages) + FIRST_MESSAGE > MAX_MESSAGES:
+                raise ImportError("the kernel cannot read so many kinds of messages")
+            if inner is not None:
+                content_of[numbers[message.full_name]][field.number] = numbers[inner.full_name]
+            elif field.type == FieldDescriptor.TYPE_STRING:
+                content_of[numbers[message.full_name]][field.number] = UTF8
+    return numbers
+
+
+memset(content_of, RAW, sizeof(content_of))
+_NUMBERS = describe(ExportTraceServiceRequest.DESCRIPTOR)
+REQUEST_MESSAGE = FIRST_MESSAGE
+RESOURCE_SPANS_MESSAGE = _NUMBERS["opentelemetry.proto.trace.v1.ResourceSpans"]
+SCOPE_SPANS_MESSAGE = _NUMBERS["opentelemetry.proto.trace.v1.ScopeSpans"]
+SPAN_MESSAGE = _NUMBERS["opentelemetry.proto.trace.v1.Span"]
+PAIR_MESSAGE = _NUMBERS["opentelemetry.proto.common.v1.KeyValue"]
+VALUE_MESSAGE = _NUMBERS["opentelemetry.proto.common.v1.AnyValue"]
+
+cdef struct Name:
+    uint8_t key
+    const char* text
+
+cdef Name[MAX_KEY][KEYS] names  # by length
+cdef int[MAX_KEY] names_of_length
+_KEYS = tuple(key.encode() for key in convention.KEY_OF_BIT)  # keeps alive what `names` points at
+if len(_KEYS) != KEYS or max(map(len, _KEYS)) >= MAX_KEY:
+    raise ImportError("the kernel knows other keys than schemas/espan.toml")
+for _bit, _name in enumerate(_KEYS):
+    names[len(_name)][names_of_length[len(_name)]] = Name(_bit, PyBytes_AS_STRING(_name))
+    names_of_length[len(_name)] += 1
+
+cdef uint32_t MARKERS = sum(convention.FAULT[key] for key in convention.MARKERS)
+cdef uint32_t REQUIRED = sum(convention.FAULT[key] for key in convention.REQUIRED)
+cdef uint32_t COUNTED = sum(
+    convention.FAULT[key] for key in convention.IDENTITY if key not in (convention.START, convention.DURATION)
+)
+
+
+# --- messages: whether protobuf reads them ---------------------------------------------------------------------------
+
+
+cdef bint is_message(const uint8_t* p, const uint8_t* end, int message, int depth) noexcept nogil:
+    """Whether these bytes are such a message, with all that is in it."""
+    cdef uint64_t tag
+    cdef const uint8_t* content
+    if depth < 0:
+        return False
+    while p < end:
+        p = read_field(p, end, depth, &tag, &content)
+        if p == NULL or (tag & 7 == DELIMITED and not is_content(content, p, message, tag, depth)):
+            return False
+    return True
+
+
+cdef inline bint is_content(
+    const uint8_t* p, const uint8_t* end, int message, uint64_t tag, int depth
+) noexcept nogil:
+    """Whether these bytes are what this delimited field of this message holds."""
+    cdef int content = content_of[message][tag >> 3] if tag >> 3 < MAX_FIELDS else RAW
+    if content == RAW:
+        return True
+    if content == UTF8:
+        return is_utf8(p, end)
+    return is_message(p, end, content, depth - 1)
+
+
+# --- attributes: the value of a key ----------------------------------------------------------------------------------
+
+
+cdef inline bint read_any_value(const uint8_t* p, const uint8_t* end, int depth, Value* value) noexcept nogil:
+    """The last of its values; `value` stays as it is where there is none."""
+    cdef uint64_t tag
+    cdef const uint8_t* content
+    while p < end:
+        p = read_field(p, end, depth, &tag, &content)
+        if p == NULL:
+            return False
+        if tag == STRING_VALUE:
+            value.form, value.text, value.n = Form.TEXT, content, p - content
+            if not is_utf8(content, p):
+                return False
+        elif tag == INT_VALUE:
+            value.form = Form.INTEGER
+            read_varint(content, p, 10, &value.number)
+        else:
+            if tag & 7 == DELIMITED and not is_content(content, p, VALUE_MESSAGE, tag, depth):
+                return False
+            if (
+                tag == BOOL_VALUE or tag == DOUBLE_VALUE or tag == ARRAY_VALUE or tag == KVLIST_VALUE
+                or tag == BYTES_VALUE or tag == STRING_VALUE_STRINDEX
+            ):
+                value.form = Form.OTHER
+    return True
+
+
+cdef inline int key_number(const uint8_t* key, int64_t n) noexcept nogil:
+    """The bit of a key, -1 where linking does not read it."""
+    cdef int i
+    if n >= MAX_KEY:
+        return -1
+    for i in range(names_of_length[n]):
+        if memcmp(key, names[n][i].text, n) == 0:
+            return names[n][i].key
+    return -1
+
+
+cdef inline bint read_attribute(const uint8_t* p, const uint8_t* end, int depth, Espan* espan) noexcept nogil:
+    """A KeyValue. Of a field given twice the last counts, values are merged; of a key given twice the last counts."""
+    cdef uint64_t tag
+    cdef const uint8_t* content
+    cdef const uint8_t* key = NULL
+    cdef int64_t n = 0
+    cdef int number
+    cdef Value value
+    value.form = Form.NOTHING
+    while p < end:
+        p = read_field(p, end, depth, &tag, &content)
+        if p == NULL:
+            return False
+        if tag == KEY:
+            if not is_utf8(content, p):
+                return False
+            key, n = content, p - content
+        elif tag == VALUE:
+            if not read_any_value(content, p, depth - 1, &value):
+                return False
+        elif tag & 7 == DELIMITED and not is_content(content, p, PAIR_MESSAGE, tag, depth):
+            return False
+    number = key_number(key, n)
+    if number >= 0:
+        espan.there |= 1u << number
+        espan.present &= ~(1u << number)
+        if value.form == Form.INTEGER or value.form == Form.OTHER or (value.form == Form.TEXT and value.n):
+            espan.present |= 1u << number
+            espan.values[number] = value
+    return True
+
+
+# --- spans and what is around them -----------------------------------------------------------------------------------
+
+
+cdef inline uint64_t id_of(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    return big_endian(p) if end - p == 8 else 0
+
+
+cdef bint scan_span(Scan* scan, const uint8_t* p, const uint8_t* end, int depth) noexcept nogil:
+    """Take or refuse one span. False where it cannot be read, or where there is no row left for it."""
+    cdef Espan espan
+    cdef Row row
+    cdef uint64_t tag
+    cdef const uint8_t* content
+    cdef const uint8_t* first = p
+    espan.there = espan.present = 0
+    espan.own_start = espan.own_end = 0
+    espan.data = scan.data
+    memset(&row, 0, sizeof(Row))
+    while p < end:
+        p = read_field(p, end, depth, &tag, &content)
+        if p == NULL:
+            return False
+        if tag == ATTRIBUTE:
+            if not read_attribute(content, p, depth - 1, &espan):
+                return False
+        elif tag == TRACE_ID:
+            row.trace_hi = big_endian(content) if p - content == 16 else 0
+            row.trace_lo = big_endian(content + 8) if p - content == 16 else 0
+        elif tag == SPAN_ID:
+            row.sent_span_id = id_of(content, p)
+        elif tag == PARENT_ID:
+            row.parent_id = id_of(content, p)
+        elif tag == START_TIME:
+            espan.own_start = little_endian(content)
+        elif tag == END_TIME:
+            espan.own_end = little_endian(content)
+        elif tag & 7 == DELIMITED and not is_content(content, p, SPAN_MESSAGE, tag, depth):
+            return False
+    if espan.there & MARKERS:
+        read_espan(&espan, &row, REQUIRED, COUNTED)
+    elif row.trace_hi | row.trace_lo and row.sent_span_id:
+        row.kind = ORDINARY
+        row.start_ns = <int64_t> espan.own_start if espan.own_start <= <uint64_t> INT64_MAX else 0
+        row.end_ns = <int64_t> espan.own_end if espan.own_end <= <uint64_t> INT64_MAX else 0
+    else:
+        refuse(scan, first, end)
+        return True
+    if scan.taken >= scan.room:
+        return False
+    scan.place.span, scan.place.span_bytes = first - scan.data, end - first
+    scan.rows[scan.taken], scan.places[scan.taken] = row, scan.place
+    scan.taken += 1
+    return True
+
+
+cdef void refuse(Scan* scan, const uint8_t* p, const uint8_t* end) noexcept nogil:
+    if scan.refused < scan.max_told:
+        scan.told[scan.refused] = Refusal(scan.resource, scan.scope, scan.span, p - scan.data, end - scan.data)
+    scan.refused += 1
+
+
+cdef bint scan_scope(Scan* scan, const uint8_t* p, const uint8_t* end, int depth) noexcept nogil:
+    cdef uint64_t tag
+    cdef const uint8_t* content
+    scan.place.scope, scan.place.scope_bytes, scan.span = p - scan.data, end - p, 0
+    while p < end:
+        p = read_field(p, end, depth, &tag, &content)
+        if p == NULL:
+            return False
+        if tag == SPANS:
+            if not scan_span(scan, content, p, depth - 1):
+                return False
+            scan.span += 1
+        elif tag & 7 == DELIMITED and not is_content(content, p, SCOPE_SPANS_MESSAGE, tag, depth):
+            return False
+    return True
+
+
+cdef bint scan_resource(Scan* scan, const uint8_t* p, const uint8_t* end, int depth) noexcept nogil:
+    cdef uint64_t tag
+    cdef const uint8_t* content
+    scan.place.resource, scan.place.resource_bytes, scan.scope = p - scan.data, end - p, 0
+    while p < end:
+        p = read_field(p, end, depth, &tag, &content)
+        if p == NULL:
+            return False
+        if tag == SCOPE_SPANS:
+            if not scan_scope(scan, content, p, depth - 1):
+                return False
+            scan.scope += 1
+        elif tag & 7 == DELIMITED and not is_content(content, p, RESOURCE_SPANS_MESSAGE, tag, depth):
+            return False
+    return True
+
+
+cdef bint scan_request(Scan* scan, const uint8_t* p, const uint8_t* end, int depth) noexcept nogil:
+    cdef uint64_t tag
+    cdef const uint8_t* content
+    while p < end:
+        p = read_field(p, end, depth, &tag, &content)
+        if p == NULL:
+            return False
+        if tag == RESOURCE_SPANS:
+            if not scan_resource(scan, content, p, depth - 1):
+                return False
+            scan.resource += 1
+        elif tag & 7 == DELIMITED and not is_content(content, p, REQUEST_MESSAGE, tag, depth):
+            return False
+    return True
+
+
+cdef int64_t count(const uint8_t* p, const uint8_t* end, int level) noexcept nogil:
+    """Spans below a request (level 0), a ResourceSpans (1) or a ScopeSpans (2); -1 where one cannot be read."""
+    cdef uint64_t tag
+    cdef const uint8_t* content
+    cdef int64_t spans = 0, inner
+    while p < end:
+        p = read_field(p, end, MAX_DEPTH - level, &tag, &content)
+        if p == NULL:
+            return -1
+        if level == 2:
+            spans += tag == SPANS
+        elif tag == <uint64_t> (RESOURCE_SPANS if level == 0 else SCOPE_SPANS):
+            inner = count(content, p, level + 1)
+            if inner < 0:
+                return -1
+            spans += inner
+    return spans
+
+
+# --- what Python calls: see _otlp_scan.pyi ---------------------------------------------------------------------------
+
+
+def count_spans(bytes data not None):
+    cdef const uint8_t* p = <const uint8_t*> PyBytes_AS_STRING(data)
+    cdef const uint8_t* end = p + PyBytes_GET_SIZE(data)
+    cdef int64_t spans
+    with nogil:
+        spans = count(p, end, 0)
+    return spans
+
+
+def scan(bytes data not None, Row[::1] rows, Place[::1] places, int max_refusals):
+    cdef Scan scan
+    cdef bint readable
+    cdef int64_t i
+    memset(&scan, 0, sizeof(Scan))
+    scan.data = <const uint8_t*> PyBytes_AS_STRING(data)
+    scan.end = scan.data + PyBytes_GET_SIZE(data)
+    scan.room = min(rows.shape[0], places.shape[0])
+    scan.max_told = min(max(max_refusals, 0), MAX_TOLD)
+    if scan.room:
+        scan.rows, scan.places = &rows[0], &places[0]
+    with nogil:
+        readable = scan_request(&scan, scan.data, scan.end, MAX_DEPTH)
+    if not readable:
+        return -1, 0, ()
+    told = [
+        (scan.told[i].resource, scan.told[i].scope, scan.told[i].span, scan.told[i].start, scan.told[i].end)
+        for i in range(min(scan.refused, scan.max_told))
+    ]
+    return scan.taken, scan.refused, tuple(told)
+
+
+def cut_out(bytes data not None, const Place[::1] places):
+    cdef const char* source = PyBytes_AS_STRING(data)
+    cdef int64_t size = PyBytes_GET_SIZE(data), total = 0, i
+    cdef bytes cut
+    cdef char* out
+    for i in range(places.shape[0]):
+        if not 0 <= places[i].span <= size or not 0 <= places[i].span_bytes <= size - places[i].span:
+            raise ValueError(f"span {i} lies outside the request")
+        total += places[i].span_bytes
+    cut = PyBytes_FromStringAndSize(NULL, total)
+    out = PyBytes_AS_STRING(cut)
+    for i in range(places.shape[0]):
+        memcpy(out, source + places[i].span, places[i].span_bytes)
+        out += places[i].span_bytes
+    return cut
+
+
+def without_field_2(bytes data not None, int64_t at, int64_t length):
+    cdef const uint8_t* field = <const uint8_t*> PyBytes_AS_STRING(data)
+    cdef const uint8_t* p
+    cdef const uint8_t* end
+    cdef const uint8_t* content
+    cdef uint64_t tag
+    if not 0 <= at <= PyBytes_GET_SIZE(data) or not 0 <= length <= PyBytes_GET_SIZE(data) - at:
+        raise ValueError("a message that lies outside the request")
+    kept = []
+    p, end = field + at, field + at + length
+    while p < end:
+        field = p
+        p = read_field(p, end, MAX_DEPTH, &tag, &content)
+        if p == NULL:
+            raise ValueError("no protobuf message")
+        if tag != SPANS:
+            kept.append((<const char*> field)[: p - field])
+    return b"".join(kept)

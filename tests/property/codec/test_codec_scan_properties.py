@@ -1,0 +1,211 @@
+"""Any bytes: the kernel equals its twin, and what is readable is what opentelemetry-proto reads."""
+
+from collections.abc import Callable
+
+import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from bridge.codec.otlp_protobuf import decode_request
+from bridge.codec.otlp_scan import ROW, Scan, kernel_in_use, scan_compiled, scan_plain
+from bridge.errors import InvalidData
+from bridge.spans import convention
+from tests.support.espans import REQUIRED, Value, any_value, field, pairs, request_of, span_of, varint
+
+Changes = list[tuple[str, float, int]]
+"""What is done, at what part of the length, with which byte."""
+
+HEX_ID = "0123456789abcdefFEDCBA9876543210"
+SCANS = [scan_plain, scan_compiled] if kernel_in_use() else [scan_plain]
+needs_kernel = pytest.mark.skipif(not kernel_in_use(), reason="no C compiler was there")
+
+# --- what spans are made of, as bytes ---------------------------------------------------------------------------------
+
+numbers = st.one_of(st.integers(-3, 70000), st.sampled_from([0, 2**63 - 1, -(2**63), 2**53]))
+texts = st.one_of(
+    st.sampled_from(["", "entry", "exit", "unknown", "incoming", "outgoing", "hex", "dec", HEX_ID, HEX_ID[:16], "ä€"]),
+    st.sampled_from(["10.0.0.1", "01.2.3.4", "256.1.1.1", "1.2.3", "::1", "::ffff:1.2.3.4", "-", "-0", "1e3", "00012"]),
+    st.sampled_from([str(2**64 - 1), str(2**64), str(-(2**63)), str(-(2**63) - 1), "9" * 20, "1" * 16, "65536"]),
+    st.integers(-(2**64), 2**65).map(str),
+    st.text(max_size=20),
+)
+python_values = st.one_of(numbers, texts, st.sampled_from([None, True, 0.5, b"x"]))
+values = python_values.map(lambda value: any_value(value).SerializeToString())
+keys = st.one_of(st.sampled_from(convention.KEY_OF_BIT), st.sampled_from(["", "tidx", "ti", "req_seQ", "x" * 40]))
+
+
+def strange(numbers_of_fields: range) -> st.SearchStrategy[bytes]:
+    """A field that its message does not have, or has in another form."""
+    number = st.one_of(st.sampled_from(numbers_of_fields), st.sampled_from([111, 2**29 - 1]))
+    group = st.builds(lambda n, inner: varint(n << 3 | 3) + inner + varint(n << 3 | 4), number, st.just(b"\x08\x01"))
+    return st.one_of(
+        group,
+        st.builds(lambda n, value: varint(n << 3) + varint(value), number, st.integers(0, 2**64 - 1)),
+        st.builds(lambda n, value: varint(n << 3 | 1) + value, number, st.binary(min_size=8, max_size=8)),
+        st.builds(lambda n, value: varint(n << 3 | 5) + value, number, st.binary(min_size=4, max_size=4)),
+        st.builds(lambda value: field(111, value), st.binary(max_size=4)),
+    )
+
+
+def message(*fields: st.SearchStrategy[bytes], own: int, least: int = 0, most: int = 4) -> st.SearchStrategy[bytes]:
+    """Some of these fields in any order, at times with a strange one between."""
+    usual = st.lists(st.one_of(*fields), min_size=least, max_size=most)
+    odd = st.lists(strange(range(1, own)), max_size=1)
+    return st.builds(lambda some, one, at: b"".join([*some[:at], *one, *some[at:]]), usual, odd, st.integers(0, most))
+
+
+def holding(number: int, content: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
+    return content.map(lambda inner: field(number, inner))
+
+
+any_values = st.one_of(values, values.map(bytes), message(values, own=9))
+key_values = st.one_of(
+    st.builds(lambda key, value: field(1, key.encode()) + field(2, value), keys, any_values),
+    message(holding(1, keys.map(str.encode)), holding(2, any_values), own=4),
+)
+ids = st.one_of(*(st.binary(min_size=n, max_size=n) for n in (8, 16)), st.just(bytes(8)), st.binary(max_size=3))
+times = st.one_of(st.integers(0, 99), st.integers(0, 2**64 - 1)).map(lambda ns: ns.to_bytes(8, "little"))
+other_fields = (
+    *(holding(number, ids) for number in (1, 1, 2, 2, 4)),
+    holding(5, st.text(max_size=3).map(str.encode)),
+    st.builds(lambda number, time: bytes((number << 3 | 1,)) + time, st.sampled_from((7, 8)), times),
+    holding(11, message(holding(3, key_values), own=5, most=2)),
+    holding(13, message(holding(1, ids), holding(4, key_values), own=7, most=2)),
+    holding(15, message(holding(2, st.just(b"no")), own=4, most=2)),
+)
+required = b"".join(field(9, pair.SerializeToString()) for pair in pairs(REQUIRED))
+spans = st.builds(
+    lambda has, attributes, rest: (required if has else b"") + attributes + rest,
+    st.booleans(),
+    message(holding(9, key_values), own=17, most=9),
+    message(*other_fields, own=17),
+)
+resources = holding(1, message(holding(1, key_values), own=4, most=2))
+scopes = holding(1, message(holding(1, st.just(b"ebpf")), holding(3, key_values), own=5, most=2))
+scope_spans = message(*[holding(2, spans)] * 3, scopes, own=4, least=1, most=3)
+resource_spans = message(*[holding(2, scope_spans)] * 3, resources, own=4, least=1, most=3)
+requests = message(holding(1, resource_spans), own=3, least=1, most=2)
+
+# --- and what may happen to bytes -------------------------------------------------------------------------------------
+
+changes = st.lists(
+    st.tuples(
+        st.sampled_from(["set", "insert", "delete", "flip", "cut"]),
+        st.floats(0, 1, exclude_max=True),
+        st.one_of(st.integers(0, 255), st.sampled_from([0x00, 0x7F, 0x80, 0xFF, 0x0B, 0x0C])),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def changed(body: bytes, how: Changes) -> bytes:
+    """The body after these changes, each at this part of its length."""
+    out = bytearray(body)
+    for what, where, byte in how:
+        at = int(where * len(out))
+        if what == "insert" or not out:
+            out.insert(at, byte)
+        elif what == "set":
+            out[at] = byte
+        elif what == "flip":
+            out[at] ^= 1 << byte % 8
+        else:
+            del out[at : at + 1 if what == "delete" else None]
+    return bytes(out)
+
+
+def readable(body: bytes) -> bool:
+    try:
+        ExportTraceServiceRequest.FromString(body)
+    except DecodeError:
+        return False
+    return True
+
+
+def outcome(scan: Scan) -> tuple[object, ...]:
+    """Everything that a scan found, comparable."""
+    columns = {name: scan.rows[name].tolist() for name in ROW.names or () if name != "texts"}
+    rest = (scan.data, scan.lengths.tolist(), scan.contexts, scan.context.tolist(), scan.refused, scan.refusals)
+    return columns, *rest
+
+
+@needs_kernel
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(keys, python_values), min_size=8, max_size=25), st.tuples(*[st.integers(0, 2**64 - 1)] * 2))
+def test_kernel_reads_attributes_as_its_twin(attributes: list[tuple[str, Value]], own_times: tuple[int, int]) -> None:
+    """Any keys with any values, in any order, given twice or more."""
+    start, end = own_times
+    body = request_of(span_of(attributes, start_time_unix_nano=start % 2**63, end_time_unix_nano=end))
+    assert outcome(scan_compiled(body)) == outcome(scan_plain(body))
+
+
+@needs_kernel
+@settings(max_examples=150, deadline=None)
+@given(requests)
+def test_kernel_is_its_twin(body: bytes) -> None:
+    """On requests that can be read, in whatever way they are written."""
+    assert outcome(scan_compiled(body)) == outcome(scan_plain(body))
+
+
+@pytest.mark.parametrize("scan", SCANS)
+@settings(max_examples=150, deadline=None)
+@given(requests, changes)
+@example(b"", [("insert", 0.0, 0xFF)])
+def test_readable_is_what_opentelemetry_reads(scan: Callable[[bytes], Scan], body: bytes, how: Changes) -> None:
+    """Of bytes that were changed anywhere; InvalidData says why not, and the kernel says what its twin says."""
+    body = changed(body, how)
+    if readable(body):
+        assert outcome(scan(body)) == outcome(scan_plain(body))
+        return
+    with pytest.raises(InvalidData, match=r"^(request|resource_spans\[\d+\].*): .+"):
+        scan(body)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=60))
+def test_any_bytes_are_read_or_invalid(body: bytes) -> None:
+    """Never another exception."""
+    try:
+        decode_request(body, peer="peer")
+    except InvalidData:
+        assert not readable(body)
+    else:
+        assert readable(body)
+
+
+@settings(max_examples=100, deadline=None)
+@given(requests)
+def test_every_span_is_taken_or_refused_with_its_own_bytes(body: bytes) -> None:
+    """Spans are found by their bytes in the request, in their order, and none is lost."""
+    decoded = decode_request(body, peer="peer")
+    payload = decoded.batch.payload
+    sent = [
+        span
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
+    ]
+    assert len(payload) + decoded.rejected == len(sent)
+    taken = [span for span in sent if _is_taken(span)]
+    assert [Span.FromString(payload.span(i)) for i, span in enumerate(taken)] == taken
+    assert all(payload.span(i) in body for i in range(len(payload)))
+
+
+def _is_taken(span: Span) -> bool:
+    valid = len(span.trace_id) == 16 and any(span.trace_id) and len(span.span_id) == 8 and any(span.span_id)
+    return valid or not convention.MARKERS.isdisjoint(pair.key for pair in span.attributes)
+
+
+@settings(max_examples=50, deadline=None)
+@given(requests, st.text(max_size=9), st.text(max_size=9))
+def test_ids_and_digests_do_not_depend_on_the_peer(body: bytes, one: str, other: str) -> None:
+    """Nothing but the sender does."""
+    first, second = (decode_request(body, peer=peer).batch.columns for peer in (one, other))
+    for name in first.dtypes():
+        if name != "sender":
+            assert getattr(first, name).tolist() == getattr(second, name).tolist()
+    assert first.span_id.all()
