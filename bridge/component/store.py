@@ -29,9 +29,11 @@ class StoredBatch:
 class SpanStore(Protocol):
     """Keeps batches, decisions and cursors.
 
-    What a method returned from is committed and survives kill -9. Every write is one transaction, happens in the order
-    of the calls, and is completed by a task the store owns even if its caller is cancelled. Writes raise
-    StoreUnavailable when they cannot be committed; then nothing of them is kept.
+    What a method returned from is committed and survives kill -9. Every write is one transaction (of which appends may
+    share one), happens in the order of the calls, and is completed by a task the store owns even if its caller is
+    cancelled. Writes raise StoreUnavailable when they cannot be committed; then nothing of them is kept, and the same
+    call works once the reason has gone. Numbers of batches and ticks grow for ever, whatever is forgotten. What a
+    store finds damaged it leaves out and logs as an error; it never deletes it for that.
     """
 
     def running(self) -> AbstractAsyncContextManager[None]:
@@ -42,7 +44,10 @@ class SpanStore(Protocol):
         ...
 
     async def append(self, batch: SpanBatch, arrival_ns: int) -> int:
-        """Commit a batch that arrived at this time (ns since the epoch); return its number, larger than any before."""
+        """Commit a batch that arrived at this time (ns since the epoch); return its number, larger than any before.
+
+        Raises Throttled while too much waits for its commit.
+        """
         ...
 
     def recover(self) -> AsyncIterator[StoredBatch]:
@@ -50,7 +55,10 @@ class SpanStore(Protocol):
         ...
 
     async def commit_tick(self, departure: Departure, left_ns: int) -> int:
-        """Commit the decisions on rows that leave; return the tick's number, larger than any before."""
+        """Commit the decisions on rows that leave; return the tick's number, larger than any before.
+
+        Raises ValueError where it names a batch that is not stored, or more rows of one than have not left.
+        """
         ...
 
     async def last_tick(self) -> int:
@@ -58,7 +66,10 @@ class SpanStore(Protocol):
         ...
 
     async def read_tick(self, number: int) -> LinkedSpans:
-        """The rows of a tick that are to be exported, with their payload; in the departure's order."""
+        """The rows of a tick that are to be exported, with their payload; in the departure's order.
+
+        Raises LookupError for a tick that does not exist, or that every cursor has passed and whose payload is gone.
+        """
         ...
 
     async def next_tick(self, after: int) -> int | None:
@@ -70,7 +81,10 @@ class SpanStore(Protocol):
         ...
 
     async def advance(self, exporter: str, tick: int) -> None:
-        """Note that the exporter has delivered every tick up to and including this one."""
+        """Note that the exporter has delivered every tick up to and including this one; a cursor never goes back.
+
+        Raises ValueError for an exporter that is not registered and for a tick that does not exist yet.
+        """
         ...
 
     async def forget(self, before_ns: int) -> int:

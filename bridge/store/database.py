@@ -2,17 +2,15 @@
 
 import logging
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import anyio
-from sqlalchemy import URL, event, insert, inspect, select
-from sqlalchemy.exc import DatabaseError, DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, inspect, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import QueuePool
 
 from bridge.errors import ConfigError, StoreUnavailable
 from bridge.store import tables
@@ -21,6 +19,7 @@ from bridge.store.packing import Damaged
 logger = logging.getLogger(__name__)
 
 READERS = 2
+"""Ticks that are read at once."""
 BUSY_S = 5
 """How long a statement waits for a lock that some other program holds."""
 PAGE_BYTES = 16384
@@ -31,67 +30,75 @@ _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 class Database:
-    """One SQLite file in WAL mode: one connection that writes, some that read and never wait for it."""
+    """One SQLite file in WAL mode: one connection that writes, some that read and never wait for it.
+
+    Everything here blocks, and is called in worker threads: one at a time for `transaction`.
+    """
 
     def __init__(self, path: Path, synchronous: Literal["full", "normal"]) -> None:
         self.path = path
-        self._writing = _engine(path, 1, _writer_pragmas(synchronous))
-        self._reading = _engine(path, READERS, ("query_only = ON",))
-        self._readers = anyio.CapacityLimiter(READERS)
+        self._writing = _engine(path, 1, _writer_pragmas(synchronous), "BEGIN IMMEDIATE")
+        self._reading = _engine(path, READERS, ("query_only = ON",), "BEGIN")
 
-    async def open(self) -> None:
+    def open(self) -> None:
         """Make or check the tables. Raises ConfigError where the file cannot be used, Damaged where it is broken."""
         try:
-            async with self._writing.begin() as connection:
-                await connection.run_sync(self._check)
+            # looked at before it is opened for writing, which alone would change a file that is not ours
+            with self._reading.connect() as connection:
+                empty = self._check(connection)
+            with self._writing.begin() as connection:
+                if empty:
+                    tables.metadata.create_all(connection)
+                    connection.execute(insert(tables.store).values(version=tables.STORE_VERSION))
         except DBAPIError as exc:
             if is_damage(exc):
                 raise Damaged(str(exc.orig)) from exc
             raise ConfigError(f"inputs.ebpftrace.db_path: cannot use {self.path}: {exc.orig}") from exc
 
-    def _check(self, connection: Any) -> None:
+    def _check(self, connection: Connection) -> bool:
+        """Whether the file is still without tables."""
         names = set(inspect(connection).get_table_names())
         if not names:
-            tables.metadata.create_all(connection)
-            connection.execute(insert(tables.store).values(version=tables.STORE_VERSION))
-            return
+            return True
         if tables.store.name not in names:
             raise ConfigError(f"inputs.ebpftrace.db_path: {self.path} is a database, but not one of the bridge's")
-        version = connection.execute(select(tables.store.c.version)).scalar_one()
+        missing = set(tables.metadata.tables) - names
+        version = connection.execute(select(tables.store.c.version)).scalar_one_or_none()
+        if version is None or (missing and version == tables.STORE_VERSION):
+            raise Damaged(f"without {', '.join(sorted(missing)) or 'a version'}")
         if version > tables.STORE_VERSION:
             raise ConfigError(
                 f"inputs.ebpftrace.db_path: {self.path} was written by a newer bridge (store version {version}, this "
                 f"one knows {tables.STORE_VERSION}); start that one, or name another folder"
             )
+        return False
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
         """Write; committed when the context is left without an error. Raises StoreUnavailable, then nothing is kept."""
         try:
-            async with self._writing.begin() as connection:
+            with self._writing.begin() as connection:
                 yield connection
-        except DatabaseError as exc:
+        except DBAPIError as exc:
             raise self._unavailable(exc) from exc
 
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """Read what is committed. Cancellation waits for the context's end. Raises StoreUnavailable."""
-        async with self._readers:
-            try:
-                # a connection that is given up in the middle of a statement would leave its thread behind
-                with anyio.CancelScope(shield=True):
-                    async with self._reading.connect() as connection:
-                        yield connection
-            except DatabaseError as exc:
-                raise self._unavailable(exc) from exc
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Read what is committed, as it is now. Raises StoreUnavailable, Damaged."""
+        try:
+            with self._reading.connect() as connection:
+                yield connection
+        except DBAPIError as exc:
+            if is_damage(exc):
+                raise Damaged(str(exc.orig)) from exc
+            raise self._unavailable(exc) from exc
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close all connections; the last one to go copies the log over and removes it."""
-        with anyio.CancelScope(shield=True):
-            await self._reading.dispose()
-            await self._writing.dispose()
+        self._reading.dispose()
+        self._writing.dispose()
 
-    def _unavailable(self, exc: DatabaseError) -> StoreUnavailable:
+    def _unavailable(self, exc: DBAPIError) -> StoreUnavailable:
         return StoreUnavailable(f"{self.path}: {exc.orig}")
 
 
@@ -103,12 +110,12 @@ def is_damage(exc: DBAPIError) -> bool:
 def set_aside(path: Path, reason: str) -> None:
     """Rename a damaged database and its log, so that a new one can be made and somebody can look into the old one."""
     suffix = f".damaged-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
-    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
-        part = path.with_name(name)
+    for end in ("", "-wal", "-shm"):  # SQLite finds them together under the new name too
+        part = path.with_name(path.name + end)
         if part.exists():
-            part.rename(path.with_name(name + suffix))
+            part.rename(path.with_name(path.name + suffix + end))
     logger.error(
-        "database is damaged; set aside, and a new one begun: spans that had not been delivered are only in the old one",
+        "database is damaged; set aside, and a new one begun: what was not delivered is only in the old one",
         extra={"path": str(path), "set_aside": path.name + suffix, "reason": reason},
     )
 
@@ -126,29 +133,27 @@ def _writer_pragmas(synchronous: str) -> tuple[str, ...]:
     )
 
 
-def _engine(path: Path, connections: int, pragmas: tuple[str, ...]) -> AsyncEngine:
-    engine = create_async_engine(
-        URL.create("sqlite+aiosqlite", database=str(path)),
-        poolclass=AsyncAdaptedQueuePool,
+def _engine(path: Path, connections: int, pragmas: tuple[str, ...], begin: str) -> Engine:
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        poolclass=QueuePool,
         pool_size=connections,
-        max_overflow=0,
-        connect_args={"timeout": BUSY_S},
+        max_overflow=-1,  # those who call are bounded; nobody waits here
+        connect_args={"timeout": BUSY_S, "check_same_thread": False},
     )
 
-    def connected(connection: Any, _: object) -> None:
+    def connected(connection: sqlite3.Connection, _: object) -> None:
+        connection.isolation_level = None  # the driver would begin late, and not at all before DDL
         try:
-            connection.isolation_level = None  # the driver would begin late, and not at all before DDL
-            cursor = connection.cursor()
             for pragma in pragmas:
-                cursor.execute(f"PRAGMA {pragma}")
-            cursor.close()
+                connection.execute(f"PRAGMA {pragma}")
         except BaseException:
-            connection.close()  # nobody else will: it is not the pool's yet, and its thread would stay
+            connection.close()  # nobody else will: it is not the pool's yet
             raise
 
-    def begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if "journal_mode = WAL" in pragmas else "BEGIN")
+    def begun(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
 
-    event.listen(engine.sync_engine, "connect", connected)
-    event.listen(engine.sync_engine, "begin", begin)
+    event.listen(engine, "connect", connected)
+    event.listen(engine, "begin", begun)
     return engine

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from bridge.spans import Departure, LinkedSpans, Outcome, PayloadBlock, SpanLinks
 
 CUT_BELOW = 0.5
-"""When less than this share of a batch leaves, its spans are copied out, so that a tick does not hold on to the rest."""
+"""When less than this share of a batch leaves, its spans are copied out, and a tick does not hold on to the rest."""
 
 
 class LinkedSpansBuilder:
@@ -17,7 +17,7 @@ class LinkedSpansBuilder:
 
     def __init__(self, tick: int, departure: Departure) -> None:
         outcome = departure.decisions.outcome
-        self._tick, self._departure = tick, departure
+        self.tick, self._departure = tick, departure
         self._wanted = np.flatnonzero((outcome == Outcome.EXPORT) | (outcome == Outcome.PASS))
         self._row = departure.row[self._wanted]
         self._block = np.zeros(self._wanted.size, np.uint32)
@@ -57,7 +57,7 @@ class LinkedSpansBuilder:
         links = _moved(self._departure.links, rows, len(decisions))
         if rows.size < len(decisions):
             decisions = decisions.take(rows)
-        return LinkedSpans(self._tick, tuple(self._blocks), block, row, decisions, links)
+        return LinkedSpans(self.tick, tuple(self._blocks), block, row, decisions, links)
 
 
 def cut(block: PayloadBlock, rows: NDArray[np.uint32]) -> PayloadBlock:

@@ -28,16 +28,17 @@ async def owned(folder: Path, wait_s: float) -> AsyncIterator[None]:
         raise ConfigError(f"inputs.ebpftrace.db_path: cannot use {folder}: {exc.strerror}") from exc
     request = _Request(descriptor)
     try:
-        if not await request.granted(wait_s):
-            raise ConfigError(
-                f"inputs.ebpftrace.db_path: {folder} is in use by another bridge (pid {_holder(path)}); "
-                f"waited {wait_s:g} s for it"
-            )
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        try:
+            if not await request.granted(wait_s):
+                raise ConfigError(
+                    f"inputs.ebpftrace.db_path: {folder} is in use by another bridge (pid {_holder(path)}); "
+                    f"waited {wait_s:g} s for it"
+                )
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError as exc:
+            raise ConfigError(f"inputs.ebpftrace.db_path: cannot lock {folder}: {exc.strerror}") from exc
         yield
-    except OSError as exc:
-        raise ConfigError(f"inputs.ebpftrace.db_path: cannot lock {folder}: {exc.strerror}") from exc
     finally:
         request.withdraw()
 

@@ -1,4 +1,4 @@
-"""What can be written: each operation is packed in a worker thread, executed in one transaction, and then noted."""
+"""What can be written: each operation is packed and executed in a worker thread, in one transaction, and then noted."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,8 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import bindparam, delete, insert, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, bindparam, delete, insert, update
 
 from bridge.spans import SCHEMA_VERSION, Departure, SpanBatch
 from bridge.store import tables
@@ -17,18 +16,24 @@ from bridge.store.rows import DECISIONS_VERSION, pack_columns, pack_counts, pack
 
 Row = dict[str, Any]
 
+# statements are made once: building one costs as much as running it
+_ADD_BATCH, _ADD_PAYLOAD, _ADD_TICK = insert(tables.batches), insert(tables.payloads), insert(tables.ticks)
+_MOVE_CURSOR = update(tables.cursors).where(tables.cursors.c.exporter == bindparam("name")).values(tick=bindparam("to"))
+_DROPS = {
+    "payloads": delete(tables.payloads).where(tables.payloads.c.batch == bindparam("gone")),
+    "batches": delete(tables.batches).where(tables.batches.c.number == bindparam("gone")),
+    "ticks": delete(tables.ticks).where(tables.ticks.c.number == bindparam("gone")),
+}
+
 
 class Operation(Protocol):
     """One transaction."""
 
-    threaded: bool
-    """Whether `prepare` does enough to be worth a worker thread."""
-
     def prepare(self, ledger: Ledger) -> None:
-        """Make the rows. Nothing else writes meanwhile, so that the ledger stays as it is."""
+        """Make the rows. Nothing else writes meanwhile, so that the ledger stays as it is; it is only read."""
         ...
 
-    async def execute(self, connection: AsyncConnection) -> None:
+    def execute(self, connection: Connection) -> None:
         """Write the rows."""
         ...
 
@@ -46,9 +51,13 @@ class Append:
     """With the time each arrived."""
     first: int = 0
     """Number of the first of them."""
-    threaded: bool = True
     _rows: list[Row] = field(default_factory=list)
     _payloads: list[Row] = field(default_factory=list)
+
+    def add(self, batch: SpanBatch, arrival_ns: int) -> int:
+        """One more batch, before any is prepared; returns its position."""
+        self.batches.append((batch, arrival_ns))
+        return len(self.batches) - 1
 
     def prepare(self, ledger: Ledger) -> None:
         self.first = ledger.last_batch + 1
@@ -64,9 +73,9 @@ class Append:
             )
             self._payloads.append({"batch": number, "data": pack_payload(batch.payload)})
 
-    async def execute(self, connection: AsyncConnection) -> None:
-        await connection.execute(insert(tables.batches), self._rows)
-        await connection.execute(insert(tables.payloads), self._payloads)
+    def execute(self, connection: Connection) -> None:
+        connection.execute(_ADD_BATCH, self._rows)
+        connection.execute(_ADD_PAYLOAD, self._payloads)
 
     def note(self, ledger: Ledger) -> list[int]:
         passed = []
@@ -83,7 +92,6 @@ class Tick:
     departure: Departure
     left_ns: int
     number: int = 0
-    threaded: bool = True
     _numbers: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     _counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     _row: Row = field(default_factory=dict)
@@ -101,8 +109,8 @@ class Tick:
             "departure": pack_departure(self.departure),
         }
 
-    async def execute(self, connection: AsyncConnection) -> None:
-        await connection.execute(insert(tables.ticks), self._row)
+    def execute(self, connection: Connection) -> None:
+        connection.execute(_ADD_TICK, [self._row])
 
     def note(self, ledger: Ledger) -> list[int]:
         return ledger.left(self.number, self.left_ns, self._numbers, self._counts)
@@ -114,16 +122,15 @@ class Register:
 
     exporters: Sequence[str]
     cursors: Mapping[str, int] = field(default_factory=dict)
-    threaded: bool = False
 
     def prepare(self, ledger: Ledger) -> None:
         self.cursors = {name: ledger.cursors.get(name, ledger.last_tick) for name in self.exporters}
 
-    async def execute(self, connection: AsyncConnection) -> None:
-        await connection.execute(delete(tables.cursors))
+    def execute(self, connection: Connection) -> None:
+        connection.execute(delete(tables.cursors))
         if self.cursors:
             rows = [{"exporter": name, "tick": tick} for name, tick in self.cursors.items()]
-            await connection.execute(insert(tables.cursors), rows)
+            connection.execute(insert(tables.cursors), rows)
 
     def note(self, ledger: Ledger) -> list[int]:
         return ledger.moved(self.cursors)
@@ -135,7 +142,6 @@ class Advance:
 
     exporter: str
     tick: int
-    threaded: bool = False
 
     def prepare(self, ledger: Ledger) -> None:
         """Raises ValueError for an exporter that is not registered, or a tick that does not exist yet."""
@@ -143,19 +149,11 @@ class Advance:
             raise ValueError(f"exporter {self.exporter!r} cannot have delivered tick {self.tick}")
         self.tick = max(self.tick, ledger.cursors[self.exporter])
 
-    async def execute(self, connection: AsyncConnection) -> None:
-        statement = update(tables.cursors).where(tables.cursors.c.exporter == self.exporter).values(tick=self.tick)
-        await connection.execute(statement)
+    def execute(self, connection: Connection) -> None:
+        connection.execute(_MOVE_CURSOR, [{"name": self.exporter, "to": self.tick}])
 
     def note(self, ledger: Ledger) -> list[int]:
         return ledger.moved({**ledger.cursors, self.exporter: self.tick})
-
-
-_DROPS = {
-    "payloads": delete(tables.payloads).where(tables.payloads.c.batch == bindparam("gone")),
-    "batches": delete(tables.batches).where(tables.batches.c.number == bindparam("gone")),
-    "ticks": delete(tables.ticks).where(tables.ticks.c.number == bindparam("gone")),
-}
 
 
 @dataclass(slots=True)
@@ -164,16 +162,15 @@ class Forget:
 
     before_ns: int
     due: Due = field(default_factory=lambda: Due([], [], []))
-    threaded: bool = False
 
     def prepare(self, ledger: Ledger) -> None:
         self.due = ledger.due(self.before_ns)
 
-    async def execute(self, connection: AsyncConnection) -> None:
+    def execute(self, connection: Connection) -> None:
         for kind, statement in _DROPS.items():
             numbers: list[int] = getattr(self.due, kind)
             if numbers:
-                await connection.execute(statement, [{"gone": number} for number in numbers])
+                connection.execute(statement, [{"gone": number} for number in numbers])
 
     def note(self, ledger: Ledger) -> list[int]:
         ledger.dropped(self.due)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from isal import isal_zlib
+from isal.isal_zlib import IsalError
 from numpy.typing import DTypeLike, NDArray
 
 _HEAD = struct.Struct("<BI8s")
@@ -20,9 +21,11 @@ _PLAIN = 255
 _OFFSETS: dict[int, np.dtype[Any]] = {1: np.dtype("<u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4")}
 LEVEL = 1
 """isal's level 1: level 0 packs a fifth worse, levels above 1 cost more for next to nothing."""
+MAX_RATIO = 1032
+"""Deflate makes at most so many bytes out of one (RFC 1951: a match of 258 bytes in two bits)."""
 
 
-class Damaged(Exception):  # noqa: N818 -- named for what happened, as the project's own errors are
+class Damaged(Exception):
     """Stored bytes that are not what was written. Never leaves the store: whoever reads decides what it means."""
 
 
@@ -36,8 +39,9 @@ def decompress(data: bytes) -> bytes:
     """What `compress` was given. Raises Damaged."""
     try:
         (size,) = _SIZE.unpack_from(data)
-        raw: bytes = isal_zlib.decompress(memoryview(data)[_SIZE.size :], bufsize=max(1, min(size, 1 << 30)))
-    except (struct.error, isal_zlib.error) as exc:
+        bound = max(1, min(size, MAX_RATIO * len(data)))  # the length may be damaged too
+        raw: bytes = isal_zlib.decompress(memoryview(data)[_SIZE.size :], bufsize=bound)
+    except (struct.error, IsalError) as exc:  # type: ignore[misc]  # isal's stubs declare an instance of the class
         raise Damaged(str(exc)) from exc
     if len(raw) != size:
         raise Damaged(f"{len(raw)} bytes where {size} were written")
@@ -87,9 +91,7 @@ def _pack(array: NDArray[Any]) -> tuple[int, bytes, bytes]:
     return width, low.tobytes().ljust(8, b"\0"), (array - low).astype(_OFFSETS[width]).tobytes()
 
 
-def _unpack(
-    data: bytes, at: int, dtype: np.dtype[Any], mode: int, n: int, base: bytes
-) -> tuple[NDArray[Any], int]:
+def _unpack(data: bytes, at: int, dtype: np.dtype[Any], mode: int, n: int, base: bytes) -> tuple[NDArray[Any], int]:
     low = np.frombuffer(base, dtype, 1)[0]
     if mode == _CONSTANT:
         return np.full(n, low, dtype), at

@@ -5,13 +5,16 @@ written under an older one is read with that column 0.
 """
 
 import struct
-from typing import Any
+from itertools import pairwise
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bridge.spans import Context, Decisions, Departure, PayloadBlock, PayloadFormat, SpanColumns, SpanLinks
+from bridge.spans import Context, Decisions, Departure, PayloadBlock, PayloadFormat, SpanColumns, SpanLinks, Table
 from bridge.store.packing import Damaged, compress, decompress, pack_arrays, unpack_arrays
+
+T = TypeVar("T", bound=Table)
 
 # fmt: off
 SPAN_COLUMNS: dict[int, tuple[str, ...]] = {
@@ -69,7 +72,7 @@ def unpack_payload(data: bytes) -> PayloadBlock:
         payload_format = PayloadFormat(_PAYLOAD_HEAD.unpack_from(raw)[0])
         (lengths, context, sizes), at = unpack_arrays(raw, (np.int64, np.uint32, np.int64), _PAYLOAD_HEAD.size)
         ends = [at, *(at + np.cumsum(sizes)).tolist()]
-        around = [raw[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        around = [raw[a:b] for a, b in pairwise(ends)]
         contexts = tuple(Context(*pair) for pair in zip(around[::2], around[1::2], strict=True))
         offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)))
         if ends[-1] + int(offsets[-1]) != len(raw):
@@ -86,14 +89,17 @@ def pack_departure(departure: Departure) -> bytes:
         decisions[name] = decisions[name] ^ getattr(departure.decisions, other)
     for name in _RUNS:
         decisions[name] = np.concatenate((decisions[name][:1], decisions[name][1:] ^ decisions[name][:-1]))
-    arrays = [departure.batch, departure.row, *(decisions[n] for n in DECISION_COLUMNS[DECISIONS_VERSION])]
-    return compress(pack_arrays(arrays + [getattr(departure.links, name) for name in LINK_COLUMNS]))
+    arrays: list[NDArray[Any]] = [departure.batch, departure.row]
+    arrays += [decisions[name] for name in DECISION_COLUMNS[DECISIONS_VERSION]]
+    arrays += [getattr(departure.links, name) for name in LINK_COLUMNS]
+    return compress(pack_arrays(arrays))
 
 
 def unpack_departure(data: bytes, version: int) -> Departure:
     """The departure written under this version. Raises Damaged."""
     names, dtypes, links = DECISION_COLUMNS[version], Decisions.dtypes(), SpanLinks.dtypes()
-    wanted = [np.dtype(np.int64), np.dtype(np.uint32), *(dtypes[n] for n in names), *(links[n] for n in LINK_COLUMNS)]
+    wanted: list[np.dtype[Any]] = [np.dtype(np.int64), np.dtype(np.uint32)]
+    wanted += [dtypes[name] for name in names] + [links[name] for name in LINK_COLUMNS]
     arrays, _ = unpack_arrays(decompress(data), wanted)
     batch, row = arrays[:2]
     decisions = dict(zip(names, arrays[2:], strict=False))
@@ -116,7 +122,7 @@ def unpack_counts(data: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return numbers, counts
 
 
-def _table(cls: Any, columns: dict[str, NDArray[Any]], n: int) -> Any:
+def _table(cls: type[T], columns: dict[str, NDArray[Any]], n: int) -> T:
     missing = {name: np.zeros(n, dtype) for name, dtype in cls.dtypes().items() if name not in columns}
     try:
         return cls(**columns, **missing)

@@ -1,6 +1,5 @@
 """The store on SQLite: what the parts of this package do together."""
 
-import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -9,30 +8,24 @@ from typing import Literal, TypeVar
 
 import anyio
 from anyio import to_thread
-from sqlalchemy import select
 
 from bridge.component import SpanStore, StoredBatch
-from bridge.errors import ConfigError
+from bridge.errors import ConfigError, StoreUnavailable
 from bridge.spans import Departure, LinkedSpans, SpanBatch
-from bridge.store import tables
 from bridge.store.cache import PayloadCache, block_bytes
 from bridge.store.database import Database, set_aside
 from bridge.store.ledger import Ledger
 from bridge.store.lock import owned
 from bridge.store.operations import Advance, Append, Forget, Operation, Register, Tick
 from bridge.store.packing import Damaged
-from bridge.store.recovery import Recovery
+from bridge.store.restart import BatchReader, read_ledger
 from bridge.store.tick_reader import TickReader
-from bridge.store.writer import Pending, Writer
+from bridge.store.writer import Writer
 from bridge.telemetry import Instruments
-
-logger = logging.getLogger(__name__)
 
 Op = TypeVar("Op", bound=Operation)
 
 DATABASE_FILE = "espan.db"
-BATCHES_AT_ONCE = 32
-"""Batches that are read at once in recovery: some megabytes."""
 
 
 class SqliteStore(SpanStore):
@@ -58,6 +51,7 @@ class SqliteStore(SpanStore):
         self._cache = PayloadCache(payload_cache_bytes)
         self._database = Database(path / DATABASE_FILE, synchronous)
         self._ticks = TickReader(self._database, self._cache)
+        self._writing = anyio.CapacityLimiter(1)  # of its own: a commit never waits for other work in threads
         self._writer: Writer[Operation] = Writer(self._perform, queue_bytes)
 
     @asynccontextmanager
@@ -69,7 +63,7 @@ class SqliteStore(SpanStore):
             raise ConfigError(f"inputs.ebpftrace.db_path: cannot make {self._folder}: {exc.strerror}") from exc
         async with owned(self._folder, self._lock_wait_s):
             try:
-                await self._open()
+                await to_thread.run_sync(self._open)
                 async with anyio.create_task_group() as tasks:
                     self._writer.open = True
                     tasks.start_soon(self._writer.run)
@@ -78,18 +72,88 @@ class SqliteStore(SpanStore):
                     finally:
                         self._writer.close()
             finally:
-                await self._database.close()
+                with anyio.CancelScope(shield=True):
+                    await to_thread.run_sync(self._database.close)
 
     async def append(self, batch: SpanBatch, arrival_ns: int) -> int:
-        """See `SpanStore.append`. Raises Throttled while too much waits for its commit."""
+        """See `SpanStore.append`. What arrives while a commit is under way goes into the next one together."""
         cost = block_bytes(batch.payload)
         self._writer.admit(cost)
         pending = self._writer.newest
-        if pending is None or not isinstance(pending.operation, Append):
-            pending = self._writer.submit(Append(self._cache))
-        append = pending.operation
-        assert isinstance(append, Append)
+        if pending is not None and isinstance(pending.operation, Append):
+            append = pending.operation
+        else:
+            append = Append(self._cache)
+            pending = self._writer.submit(append)
         self._writer.add_cost(pending, cost)
         position = append.add(batch, arrival_ns)
         await pending.committed()
         return append.first + position
+
+    async def recover(self) -> AsyncIterator[StoredBatch]:
+        """See `SpanStore.recover`. Raises StoreUnavailable where the file cannot be read at present."""
+        async for stored in BatchReader(self._database, self._ledger).read():
+            yield stored
+
+    async def commit_tick(self, departure: Departure, left_ns: int) -> int:
+        """See `SpanStore.commit_tick`."""
+        return (await self._commit(Tick(departure, left_ns))).number
+
+    async def last_tick(self) -> int:
+        """See `SpanStore.last_tick`."""
+        return self._ledger.last_tick
+
+    async def read_tick(self, number: int) -> LinkedSpans:
+        """See `SpanStore.read_tick`. Raises StoreUnavailable where the file cannot be read at present."""
+        if not self._ledger.has_tick(number):
+            raise LookupError(f"tick {number} is not stored")
+        return await self._ticks.read(number, share=len(self._ledger.cursors) > 1)
+
+    async def next_tick(self, after: int) -> int | None:
+        """See `SpanStore.next_tick`."""
+        return self._ledger.next_tick(after)
+
+    async def register(self, exporters: Sequence[str]) -> dict[str, int]:
+        """See `SpanStore.register`."""
+        return dict((await self._commit(Register(tuple(exporters)))).cursors)
+
+    async def advance(self, exporter: str, tick: int) -> None:
+        """See `SpanStore.advance`."""
+        await self._commit(Advance(exporter, tick))
+
+    async def forget(self, before_ns: int) -> int:
+        """See `SpanStore.forget`."""
+        return len((await self._commit(Forget(before_ns))).due.batches)
+
+    def _open(self) -> None:
+        try:
+            self._load()
+        except Damaged as exc:
+            self._database.close()
+            set_aside(self._database.path, str(exc))
+            self._load()
+
+    def _load(self) -> None:
+        self._database.open()
+        try:
+            self._ledger = read_ledger(self._database)
+        except StoreUnavailable as exc:
+            raise ConfigError(f"inputs.ebpftrace.db_path: cannot read {exc}") from exc
+
+    async def _commit(self, operation: Op) -> Op:
+        await self._writer.submit(operation).committed()
+        return operation
+
+    async def _perform(self, operation: Operation) -> None:
+        """One transaction. The ledger hears of it once it is committed, and never of one that failed."""
+        await to_thread.run_sync(self._write, operation, limiter=self._writing)
+        for number in operation.note(self._ledger):
+            self._cache.drop(number)
+        self._ticks.passed(self._ledger.passed_tick)
+
+    def _write(self, operation: Operation) -> None:
+        operation.prepare(self._ledger)
+        started = time.perf_counter()
+        with self._database.transaction() as connection:
+            operation.execute(connection)
+        self._instruments.commit_duration.record(time.perf_counter() - started)

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from bridge.spans import Decisions, Departure, LinkedSpans, SpanLinks
 from bridge.store import tables
 from bridge.store.cache import PayloadCache
-from bridge.store.database import Database
+from bridge.store.database import READERS, Database
 from bridge.store.linked import LinkedSpansBuilder
 from bridge.store.packing import Damaged
 from bridge.store.rows import unpack_departure, unpack_payload
@@ -28,6 +28,7 @@ class TickReader:
 
     def __init__(self, database: Database, cache: PayloadCache) -> None:
         self._database, self._cache = database, cache
+        self._readers = anyio.CapacityLimiter(READERS)
         self._shared: OrderedDict[int, LinkedSpans] = OrderedDict()
         self._being_read: dict[int, anyio.Event] = {}
 
@@ -43,7 +44,7 @@ class TickReader:
             return self._shared[number]
         done = self._being_read[number] = anyio.Event()
         try:
-            linked = await self._read(number)
+            linked = await to_thread.run_sync(self._read, number, limiter=self._readers)
         finally:
             del self._being_read[number]
             done.set()
@@ -58,36 +59,8 @@ class TickReader:
         for number in [n for n in self._shared if n <= tick]:
             del self._shared[number]
 
-    async def _read(self, number: int) -> LinkedSpans:
-        columns = (tables.ticks.c.version, tables.ticks.c.departure)
-        async with self._database.reading() as connection:
-            row = (await connection.execute(select(*columns).where(tables.ticks.c.number == number))).one_or_none()
-        if row is None:
-            raise LookupError(f"tick {number} is not stored")
-        builder, stored = await to_thread.run_sync(self._begin, number, row.departure, row.version)
-        for at in range(0, len(stored), PAGE):
-            wanted = stored[at : at + PAGE]
-            payloads = await self._payloads(wanted)
-            if len(payloads) < len(wanted):
-                raise LookupError(f"payload of tick {number} is not stored any more")
-            await to_thread.run_sync(self._add, builder, payloads)
-        return await to_thread.run_sync(builder.finish)
-
-    async def _payloads(self, batches: list[int]) -> list[tuple[int, bytes]]:
-        query = select(tables.payloads.c.batch, tables.payloads.c.data).where(tables.payloads.c.batch.in_(batches))
-        async with self._database.reading() as connection:
-            return [(row.batch, row.data) for row in await connection.execute(query)]
-
-    def _begin(self, number: int, data: bytes, version: int) -> tuple[LinkedSpansBuilder, list[int]]:
-        """A builder that has what is in the cache, and the batches it still wants."""
-        try:
-            departure = unpack_departure(data, version)
-        except Damaged as exc:
-            logger.error(  # noqa: TRY400 -- the reason is all there is to say
-                "decisions of a tick are damaged; its spans are lost", extra={"tick": number, "reason": str(exc)}
-            )
-            departure = Departure(np.zeros(0, np.int64), np.zeros(0, np.uint32), Decisions.zeros(0), SpanLinks.zeros(0))
-        builder = LinkedSpansBuilder(number, departure)
+    def _read(self, number: int) -> LinkedSpans:
+        builder = LinkedSpansBuilder(number, self._departure(number))
         stored = []
         for batch in builder.batches:
             block = self._cache.get(batch)
@@ -95,17 +68,52 @@ class TickReader:
                 stored.append(batch)
             else:
                 builder.add(batch, block)
-        return builder, stored
+        for at in range(0, len(stored), PAGE):
+            self._add(builder, self._payloads(builder, stored[at : at + PAGE]))
+        return builder.finish()
+
+    def _departure(self, number: int) -> Departure:
+        query = select(tables.ticks.c.version, tables.ticks.c.departure).where(tables.ticks.c.number == number)
+        try:
+            with self._database.reading() as connection:
+                row = connection.execute(query).one_or_none()
+            if row is not None:
+                return unpack_departure(row.departure, row.version)
+        except Damaged as exc:
+            logger.error(  # noqa: TRY400 -- the reason is all there is to say
+                "decisions of a tick are damaged; its spans are lost", extra={"tick": number, "reason": str(exc)}
+            )
+            return Departure(np.zeros(0, np.int64), np.zeros(0, np.uint32), Decisions.zeros(0), SpanLinks.zeros(0))
+        raise LookupError(f"tick {number} is not stored")
+
+    def _payloads(self, builder: LinkedSpansBuilder, batches: list[int]) -> list[tuple[int, bytes]]:
+        """Payload of these batches, without those on pages of the file that are damaged."""
+        query = select(tables.payloads.c.batch, tables.payloads.c.data).where(tables.payloads.c.batch.in_(batches))
+        try:
+            with self._database.reading() as connection:
+                found = [(row.batch, row.data) for row in connection.execute(query)]
+        except Damaged as exc:
+            if len(batches) > 1:
+                return [found for batch in batches for found in self._payloads(builder, [batch])]
+            _log_damaged(builder, batches[0], exc)
+            return []
+        if len(found) < len(batches):
+            raise LookupError(f"payload of tick {builder.tick} is not stored any more")
+        return found
 
     def _add(self, builder: LinkedSpansBuilder, payloads: list[tuple[int, bytes]]) -> None:
         for batch, data in payloads:
             try:
                 block = unpack_payload(data)
             except Damaged as exc:
-                logger.error(  # noqa: TRY400 -- the reason is all there is to say
-                    "payload of a batch is damaged; its spans are lost",
-                    extra={"batch": batch, "spans": builder.wanted(batch), "reason": str(exc)},
-                )
+                _log_damaged(builder, batch, exc)
             else:
                 self._cache.put(batch, block)
                 builder.add(batch, block)
+
+
+def _log_damaged(builder: LinkedSpansBuilder, batch: int, exc: Damaged) -> None:
+    logger.error(
+        "payload of a batch is damaged; its spans are lost",
+        extra={"batch": batch, "spans": builder.wanted(batch), "reason": str(exc)},
+    )

@@ -57,8 +57,7 @@ class Writer(Generic[Operation]):
 
         Whatever its size, something is admitted when nothing else waits.
         """
-        if not self.open:
-            raise StoreUnavailable("the store is closed", retry_after_s=RETRY_AFTER_S)
+        self._check_open()
         if self._bytes and self._bytes + cost > self._max_bytes:
             raise Throttled(
                 f"{self._bytes} bytes wait for their commit already (store.queue_bytes = {self._max_bytes})",
@@ -66,7 +65,8 @@ class Writer(Generic[Operation]):
             )
 
     def submit(self, operation: Operation) -> Pending[Operation]:
-        """Put an operation at the end of the queue."""
+        """Put an operation at the end of the queue. Raises StoreUnavailable where the store is closing."""
+        self._check_open()
         pending = Pending(operation)
         self._queue.append(pending)
         self._news.set()
@@ -92,6 +92,10 @@ class Writer(Generic[Operation]):
         """Take nothing more; `run` returns once the queue is empty."""
         self.open = False
         self._news.set()
+
+    def _check_open(self) -> None:
+        if not self.open:
+            raise StoreUnavailable("the store is closed", retry_after_s=RETRY_AFTER_S)
 
     async def _write(self, pending: Pending[Operation]) -> None:
         try:

@@ -1,0 +1,151 @@
+"""What is written is read again, bit by bit; what is not what was written is told apart."""
+
+import contextlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
+
+from bridge.spans import SCHEMA_VERSION
+from bridge.store.linked import LinkedSpansBuilder, cut
+from bridge.store.packing import Damaged, compress, decompress, pack_arrays, unpack_arrays
+from bridge.store.rows import (
+    DECISIONS_VERSION,
+    pack_columns,
+    pack_counts,
+    pack_departure,
+    pack_payload,
+    unpack_columns,
+    unpack_counts,
+    unpack_departure,
+    unpack_payload,
+)
+from tests.support.stored import (
+    assert_linked,
+    assert_same_departure,
+    assert_same_table,
+    block_spans,
+    departure_of,
+    random_batch,
+    random_block,
+)
+
+DTYPES = ("u1", "i1", "u2", "u4", "i4", "u8", "i8", "f4", "f8")
+SEEDS = st.integers(0, 10_000)
+SIZES = st.one_of(st.integers(0, 3), st.integers(0, 300))
+
+
+@st.composite
+def columns(draw: st.DrawFn) -> NDArray[np.generic]:
+    dtype = np.dtype(draw(st.sampled_from(DTYPES)))
+    if dtype.kind == "f":
+        return draw(arrays.arrays(dtype, st.integers(0, 9)))
+    info = np.iinfo(dtype)
+    low = draw(st.integers(int(info.min), int(info.max)))
+    high = draw(st.sampled_from([low, low + 1, low + 255, low + 256, low + 65535, low + 65536, low + 2**32, 2**64]))
+    elements = st.integers(low, min(high, int(info.max)))
+    return draw(arrays.arrays(dtype, st.integers(0, 9), elements=elements))
+
+
+@settings(max_examples=150)
+@given(st.lists(columns(), max_size=5), st.binary(max_size=5))
+def test_arrays_come_back_bit_by_bit(packed: list[NDArray[np.generic]], before: bytes) -> None:
+    """Any integers and floats, NaN and the ends of each range included, from anywhere in the bytes."""
+    data = before + pack_arrays(packed)
+    found, end = unpack_arrays(data, [array.dtype for array in packed], len(before))
+    assert end == len(data)
+    for array, other in zip(found, packed, strict=True):
+        assert array.dtype == other.dtype
+        assert array.tobytes() == other.tobytes()
+
+
+@given(st.lists(st.binary(max_size=40), min_size=1, max_size=4), st.data())
+def test_changed_bytes_are_damage(parts: list[bytes], data: st.DataObject) -> None:
+    """Compressed bytes come back as they were; with any byte of the compressed part changed or cut off they do not."""
+    packed = compress(*parts)
+    assert decompress(packed) == b"".join(parts)
+    at = data.draw(st.integers(0, len(packed) - 1))
+    changed = bytearray(packed)
+    changed[at] ^= data.draw(st.integers(1, 255))
+    for damaged in (bytes(changed), packed[:at]):
+        with contextlib.suppress(Damaged):  # but for bits that mean nothing, such as the level in the header
+            assert decompress(damaged) == b"".join(parts)
+    changed = bytearray(packed)
+    changed[at % 8] ^= 1  # the length
+    with pytest.raises(Damaged):
+        decompress(changed)
+
+
+@settings(max_examples=40)
+@given(SEEDS, SIZES)
+def test_columns_come_back(seed: int, n: int) -> None:
+    """All columns of a batch."""
+    batch = random_batch(seed, n)
+    assert_same_table(unpack_columns(pack_columns(batch.columns, SCHEMA_VERSION), SCHEMA_VERSION), batch.columns)
+
+
+@settings(max_examples=40)
+@given(SEEDS, SIZES, st.integers(0, 50))
+def test_payload_comes_back(seed: int, n: int, first_offset: int) -> None:
+    """Every span's bytes, context and format, wherever in its block the first one begins."""
+    block = random_batch(seed, n, first_offset=first_offset).payload
+    found = unpack_payload(pack_payload(block))
+    assert int(found.offsets[0]) == 0
+    assert block_spans(found) == block_spans(block)
+
+
+@settings(max_examples=40)
+@given(SEEDS, st.lists(st.tuples(st.integers(1, 2**40), st.integers(0, 2**32 - 1)), max_size=60))
+def test_departure_comes_back(seed: int, rows: list[tuple[int, int]]) -> None:
+    """Batches, rows, all columns of the decisions, links."""
+    departure = departure_of(rows, seed)
+    assert_same_departure(unpack_departure(pack_departure(departure), DECISIONS_VERSION), departure)
+
+
+@given(st.dictionaries(st.integers(1, 2**62), st.integers(1, 2**40), max_size=20))
+def test_counts_come_back(counts: dict[int, int]) -> None:
+    """Numbers and counts of a tick."""
+    numbers = np.array(sorted(counts), np.int64)
+    found = unpack_counts(pack_counts(numbers, np.array([counts[n] for n in numbers.tolist()], np.int64)))
+    assert [array.tolist() for array in found] == [sorted(counts), [counts[n] for n in sorted(counts)]]
+
+
+@settings(max_examples=60)
+@given(SEEDS, st.lists(st.integers(0, 30), min_size=1, max_size=5), st.data())
+def test_linked_spans_are_those_of_the_plain_loop(seed: int, sizes: list[int], data: st.DataObject) -> None:
+    """From any part of several batches, in any order: payload, decisions and links row by row, whether a batch is
+    taken whole or its spans are cut out."""
+    batches = {number: random_batch(seed + number, n) for number, n in enumerate(sizes, 7)}
+    everything = [(number, row) for number, batch in batches.items() for row in range(len(batch))]
+    rows = data.draw(st.permutations(everything))[: data.draw(st.integers(0, len(everything)))]
+    departure = departure_of(rows, seed)
+    builder = LinkedSpansBuilder(3, departure)
+    for number in data.draw(st.permutations(builder.batches)):
+        builder.add(number, batches[number].payload)
+    assert_linked(builder.finish(), 3, departure, batches)
+
+
+@settings(max_examples=40)
+@given(SEEDS, st.integers(1, 20), st.lists(st.integers(0, 19), max_size=12), st.integers(0, 9))
+def test_cut_takes_these_rows(seed: int, n: int, rows: list[int], first_offset: int) -> None:
+    """In this order, also twice the same, with their contexts."""
+    block = random_block(np.random.default_rng(seed), n, first_offset=first_offset)
+    wanted = [row % n for row in rows]
+    spans = block_spans(block)
+    assert block_spans(cut(block, np.array(wanted, np.uint32))) == [spans[row] for row in wanted]
+
+
+@pytest.mark.parametrize("end", [0, 4, 8, 20])
+def test_short_bytes_are_damage(end: int) -> None:
+    """Bytes that end too early are never read as something."""
+    block = random_batch(1, 9)
+    for unpack, packed in (
+        (unpack_payload, pack_payload(block.payload)),
+        (lambda data: unpack_columns(data, SCHEMA_VERSION), pack_columns(block.columns, SCHEMA_VERSION)),
+        (unpack_counts, pack_counts(np.array([1, 900]), np.array([1, 900]))),
+    ):
+        with pytest.raises(Damaged):
+            unpack(packed[:end])
