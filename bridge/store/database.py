@@ -2,15 +2,19 @@
 
 import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, inspect, select
+import anyio
+from anyio import to_thread
+from sqlalchemy import URL, Connection, Engine, Row, Select, create_engine, event, insert, inspect, select
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 
 from bridge.errors import ConfigError, StoreUnavailable
 from bridge.store import tables
@@ -18,8 +22,11 @@ from bridge.store.packing import Damaged
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+Rows = Sequence[Row[Any]]
+
 READERS = 2
-"""Ticks that are read at once."""
+"""Connections that read."""
 BUSY_S = 5
 """How long a statement waits for a lock that some other program holds."""
 PAGE_BYTES = 16384
@@ -32,24 +39,22 @@ _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 class Database:
     """One SQLite file in WAL mode: one connection that writes, some that read and never wait for it.
 
-    Everything here blocks, and is called in worker threads: one at a time for `transaction`.
+    Reading is aiosqlite's, where each connection has a thread of its own. `transaction` blocks, and is called in
+    worker threads, one at a time: its hops between threads would cost more than its statements.
     """
 
     def __init__(self, path: Path, synchronous: Literal["full", "normal"]) -> None:
         self.path = path
-        self._writing = _engine(path, 1, _writer_pragmas(synchronous), "BEGIN IMMEDIATE")
-        self._reading = _engine(path, READERS, ("query_only = ON",), "BEGIN")
+        self._writing = _writing_engine(path, synchronous)
+        self._reading = _reading_engine(path)
+        self._readers = anyio.CapacityLimiter(READERS)  # whoever waits here can be cancelled; in the pool nobody waits
 
-    def open(self) -> None:
+    async def open(self) -> None:
         """Make or check the tables. Raises ConfigError where the file cannot be used, Damaged where it is broken."""
         try:
             # looked at before it is opened for writing, which alone would change a file that is not ours
-            with self._reading.connect() as connection:
-                empty = self._check(connection)
-            with self._writing.begin() as connection:
-                if empty:
-                    tables.metadata.create_all(connection)
-                    connection.execute(insert(tables.store).values(version=tables.STORE_VERSION))
+            empty = await self._read(self._check)
+            await to_thread.run_sync(self._begin, empty)
         except DBAPIError as exc:
             if is_damage(exc):
                 raise Damaged(str(exc.orig)) from exc
@@ -73,6 +78,12 @@ class Database:
             )
         return False
 
+    def _begin(self, empty: bool) -> None:
+        with self._writing.begin() as connection:
+            if empty:
+                tables.metadata.create_all(connection)
+                connection.execute(insert(tables.store).values(version=tables.STORE_VERSION))
+
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Write; committed when the context is left without an error. Raises StoreUnavailable, then nothing is kept."""
@@ -82,21 +93,31 @@ class Database:
         except DBAPIError as exc:
             raise self._unavailable(exc) from exc
 
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """Read what is committed, as it is now. Raises StoreUnavailable, Damaged."""
+    async def read(self, query: Select[Any], **values: object) -> Rows:
+        """The rows of what is committed, as it is now. Raises StoreUnavailable, Damaged.
+
+        Whoever is cancelled waits for a query that has begun.
+        """
         try:
-            with self._reading.connect() as connection:
-                yield connection
+            return await self._read(lambda connection: connection.execute(query, values).all())
         except DBAPIError as exc:
             if is_damage(exc):
                 raise Damaged(str(exc.orig)) from exc
             raise self._unavailable(exc) from exc
 
-    def close(self) -> None:
-        """Close all connections; the last one to go copies the log over and removes it."""
-        self._reading.dispose()
-        self._writing.dispose()
+    async def _read(self, work: Callable[[Connection], T]) -> T:
+        async with self._readers:
+            # a connection that is given up in the middle of a statement would be lost with its thread
+            with anyio.CancelScope(shield=True):
+                async with self._reading.connect() as connection:
+                    done = await connection.run_sync(work)
+        return done
+
+    async def close(self) -> None:
+        """Close all connections; the last one to go copies the log over and removes it. Not to be cancelled."""
+        with anyio.CancelScope(shield=True):
+            await self._reading.dispose()
+            await to_thread.run_sync(self._writing.dispose)
 
     def _unavailable(self, exc: DBAPIError) -> StoreUnavailable:
         return StoreUnavailable(f"{self.path}: {exc.orig}")
@@ -133,27 +154,55 @@ def _writer_pragmas(synchronous: str) -> tuple[str, ...]:
     )
 
 
-def _engine(path: Path, connections: int, pragmas: tuple[str, ...], begin: str) -> Engine:
+def _writing_engine(path: Path, synchronous: str) -> Engine:
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
         poolclass=QueuePool,
-        pool_size=connections,
-        max_overflow=-1,  # those who call are bounded; nobody waits here
-        connect_args={"timeout": BUSY_S, "check_same_thread": False},
+        pool_size=1,
+        max_overflow=0,
+        connect_args={**_connect_args(), "check_same_thread": False},
     )
-
-    def connected(connection: sqlite3.Connection, _: object) -> None:
-        connection.isolation_level = None  # the driver would begin late, and not at all before DDL
-        try:
-            for pragma in pragmas:
-                connection.execute(f"PRAGMA {pragma}")
-        except BaseException:
-            connection.close()  # nobody else will: it is not the pool's yet
-            raise
+    _set_up(engine, _writer_pragmas(synchronous))
 
     def begun(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
-    event.listen(engine, "connect", connected)
     event.listen(engine, "begin", begun)
     return engine
+
+
+def _reading_engine(path: Path) -> AsyncEngine:
+    engine = create_async_engine(
+        URL.create("sqlite+aiosqlite", database=str(path)),
+        poolclass=AsyncAdaptedQueuePool,
+        pool_size=READERS,
+        max_overflow=0,
+        connect_args=_connect_args(),
+        # a query is a transaction by itself: BEGIN and ROLLBACK around it would double its hops
+        isolation_level="AUTOCOMMIT",
+        skip_autocommit_rollback=True,
+        pool_reset_on_return=None,
+    )
+    _set_up(engine.sync_engine, ("query_only = ON",))
+    return engine
+
+
+def _connect_args() -> dict[str, Any]:
+    # with an isolation level the driver would begin late, and not at all before DDL
+    return {"timeout": BUSY_S, "isolation_level": None}
+
+
+def _set_up(engine: Engine, pragmas: tuple[str, ...]) -> None:
+    """Give these to each new connection."""
+
+    def connected(connection: DBAPIConnection, _: object) -> None:
+        try:
+            cursor = connection.cursor()
+            for pragma in pragmas:
+                cursor.execute(f"PRAGMA {pragma}")
+            cursor.close()
+        except BaseException:
+            connection.close()  # nobody else will: it is not the pool's yet, and a reader's thread would stay
+            raise
+
+    event.listen(engine, "connect", connected)

@@ -10,7 +10,7 @@ from sqlalchemy import Row, select
 
 from bridge.component import StoredBatch
 from bridge.store import tables
-from bridge.store.database import Database
+from bridge.store.database import Database, Rows
 from bridge.store.ledger import Ledger
 from bridge.store.packing import Damaged
 from bridge.store.recovery import Recovery
@@ -22,23 +22,27 @@ PAGE = 32
 """Batches that are read at once: some megabytes."""
 
 
-def read_ledger(database: Database) -> Ledger:
+async def read_ledger(database: Database) -> Ledger:
     """The ledger as batches, ticks and cursors say. Raises Damaged, StoreUnavailable."""
     b, t, c, n = tables.batches.c, tables.ticks.c, tables.cursors.c, tables.numbers.c
-    with database.reading() as connection:
-        last = {row.name: row.seq for row in connection.execute(select(n.name, n.seq))}
-        cursors = {row.exporter: row.tick for row in connection.execute(select(c.exporter, c.tick))}
-        batches = (connection.execute(select(b.number, b.spans).order_by(b.number))).all()
-        ticks = (connection.execute(select(t.number, t.left_ns, t.counts).order_by(t.number))).all()
+    # nobody writes yet, so that these belong together
+    last = {row.name: row.seq for row in await database.read(select(n.name, n.seq))}
+    cursors = {row.exporter: row.tick for row in await database.read(select(c.exporter, c.tick))}
+    batches = await database.read(select(b.number, b.spans).order_by(b.number))
+    ticks = await database.read(select(t.number, t.left_ns, t.counts).order_by(t.number))
     ledger = Ledger(last.get(tables.batches.name, 0), last.get(tables.ticks.name, 0), cursors)
-    for number, spans in batches:
-        ledger.appended(number, spans)
-    stored = np.array([number for number, _ in batches], np.int64)
-    for number, left_ns, data in ticks:
-        numbers, counts = unpack_counts(data)
-        kept = np.isin(numbers, stored)  # what is aged has been dropped from under ticks that others still need
-        ledger.left(number, left_ns, numbers[kept], counts[kept])
+    await to_thread.run_sync(_fill, ledger, batches, ticks)
     return ledger
+
+
+def _fill(ledger: Ledger, batches: Rows, ticks: Rows) -> None:
+    for batch in batches:
+        ledger.appended(batch.number, batch.spans)
+    stored = np.array([batch.number for batch in batches], np.int64)
+    for tick in ticks:
+        numbers, counts = unpack_counts(tick.counts)
+        kept = np.isin(numbers, stored)  # what is aged has been dropped from under ticks that others still need
+        ledger.left(tick.number, tick.left_ns, numbers[kept], counts[kept])
 
 
 class BatchReader:
@@ -61,35 +65,35 @@ class BatchReader:
         numbers = self._ledger.batches
         for at in range(0, len(numbers), PAGE):
             ticks_of = {number: list(self._ledger.ticks_of(number)) for number in numbers[at : at + PAGE]}
-            for stored in await to_thread.run_sync(self._page, ticks_of):
+            rows = await self._rows(_BATCHES, list(ticks_of))
+            wanted = sorted({tick for ticks in ticks_of.values() for tick in ticks} - self._seen)
+            for first in range(0, len(wanted), PAGE):
+                ticks = wanted[first : first + PAGE]
+                await to_thread.run_sync(self._take_ticks, ticks, await self._rows(_TICKS, ticks))
+            for stored in await to_thread.run_sync(self._page, rows, ticks_of):
                 yield stored
 
-    def _page(self, ticks_of: dict[int, list[int]]) -> list[StoredBatch]:
-        rows = self._rows(_BATCHES, list(ticks_of))
-        wanted = sorted({tick for ticks in ticks_of.values() for tick in ticks} - self._seen)
-        for at in range(0, len(wanted), PAGE):
-            self._take_ticks(wanted[at : at + PAGE])
+    def _page(self, rows: Rows, ticks_of: dict[int, list[int]]) -> list[StoredBatch]:
         return [stored for row in rows if (stored := self._batch(row, ticks_of[row.number])) is not None]
 
-    def _rows(self, columns: Sequence[Any], numbers: list[int]) -> Sequence[Row[Any]]:
+    async def _rows(self, columns: Sequence[Any], numbers: list[int]) -> Rows:
         """The rows of these numbers, without those on pages of the file that are damaged."""
         query = select(*columns).where(columns[0].in_(numbers)).order_by(columns[0])
         try:
-            with self._database.reading() as connection:
-                return connection.execute(query).all()
+            return await self._database.read(query)
         except Damaged as exc:
             if len(numbers) > 1:
-                return [row for number in numbers for row in self._rows(columns, [number])]
+                return [row for number in numbers for row in await self._rows(columns, [number])]
             logger.error(  # noqa: TRY400 -- the reason is all there is to say
                 "a page of the database is damaged; what it held is lost",
                 extra={columns[0].table.name: numbers[0], "reason": str(exc)},
             )
             return []
 
-    def _take_ticks(self, numbers: list[int]) -> None:
+    def _take_ticks(self, numbers: list[int], rows: Rows) -> None:
         self._seen.update(numbers)
         self._damaged.update(numbers)
-        for row in self._rows(_TICKS, numbers):
+        for row in rows:
             try:
                 departure = unpack_departure(row.departure, row.version)
             except Damaged:

@@ -63,7 +63,7 @@ class SqliteStore(SpanStore):
             raise ConfigError(f"inputs.ebpftrace.db_path: cannot make {self._folder}: {exc.strerror}") from exc
         async with owned(self._folder, self._lock_wait_s):
             try:
-                await to_thread.run_sync(self._open)
+                await self._open()
                 async with anyio.create_task_group() as tasks:
                     self._writer.open = True
                     tasks.start_soon(self._writer.run)
@@ -72,8 +72,7 @@ class SqliteStore(SpanStore):
                     finally:
                         self._writer.close()
             finally:
-                with anyio.CancelScope(shield=True):
-                    await to_thread.run_sync(self._database.close)
+                await self._database.close()
 
     async def append(self, batch: SpanBatch, arrival_ns: int) -> int:
         """See `SpanStore.append`. What arrives while a commit is under way goes into the next one together."""
@@ -125,18 +124,18 @@ class SqliteStore(SpanStore):
         """See `SpanStore.forget`."""
         return len((await self._commit(Forget(before_ns))).due.batches)
 
-    def _open(self) -> None:
+    async def _open(self) -> None:
         try:
-            self._load()
+            await self._load()
         except Damaged as exc:
-            self._database.close()
-            set_aside(self._database.path, str(exc))
-            self._load()
+            await self._database.close()
+            await to_thread.run_sync(set_aside, self._database.path, str(exc))
+            await self._load()
 
-    def _load(self) -> None:
-        self._database.open()
+    async def _load(self) -> None:
+        await self._database.open()
         try:
-            self._ledger = read_ledger(self._database)
+            self._ledger = await read_ledger(self._database)
         except StoreUnavailable as exc:
             raise ConfigError(f"inputs.ebpftrace.db_path: cannot read {exc}") from exc
 

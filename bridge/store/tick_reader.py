@@ -2,11 +2,12 @@
 
 import logging
 from collections import OrderedDict
+from typing import Any
 
 import anyio
 import numpy as np
 from anyio import to_thread
-from sqlalchemy import select
+from sqlalchemy import Row, bindparam, select
 
 from bridge.spans import Decisions, Departure, LinkedSpans, SpanLinks
 from bridge.store import tables
@@ -22,13 +23,22 @@ PAGE = 32
 """Payloads that are read at once: some megabytes."""
 SHARED_TICKS = 4
 
+_DEPARTURE = select(tables.ticks.c.version, tables.ticks.c.departure).where(tables.ticks.c.number == bindparam("tick"))
+_PAYLOADS = select(tables.payloads.c.batch, tables.payloads.c.data).where(
+    tables.payloads.c.batch.in_(bindparam("batches", expanding=True))
+)
+
 
 class TickReader:
-    """Exporters mostly ask for the same ticks at the same time: one reads, and the others are given what it read."""
+    """Exporters mostly ask for the same ticks at the same time: one reads, and the others are given what it read.
+
+    As many ticks are read at once as there are connections: each holds some megabytes meanwhile.
+    """
 
     def __init__(self, database: Database, cache: PayloadCache) -> None:
         self._database, self._cache = database, cache
-        self._readers = anyio.CapacityLimiter(READERS)
+        self._reading = anyio.CapacityLimiter(READERS)
+        self._unpacking = anyio.CapacityLimiter(READERS)  # of its own: it never waits for other work in threads
         self._shared: OrderedDict[int, LinkedSpans] = OrderedDict()
         self._being_read: dict[int, anyio.Event] = {}
 
@@ -44,7 +54,8 @@ class TickReader:
             return self._shared[number]
         done = self._being_read[number] = anyio.Event()
         try:
-            linked = await to_thread.run_sync(self._read, number, limiter=self._readers)
+            async with self._reading:
+                linked = await self._read(number)
         finally:
             del self._being_read[number]
             done.set()
@@ -59,47 +70,46 @@ class TickReader:
         for number in [n for n in self._shared if n <= tick]:
             del self._shared[number]
 
-    def _read(self, number: int) -> LinkedSpans:
-        builder = LinkedSpansBuilder(number, self._departure(number))
-        stored = []
+    async def _read(self, number: int) -> LinkedSpans:
+        try:
+            row = await self._departure(number)
+            builder, stored = await to_thread.run_sync(self._begin, number, row, limiter=self._unpacking)
+        except Damaged as exc:
+            return _lost(number, exc)
+        for at in range(0, len(stored), PAGE):
+            payloads = await self._payloads(builder, stored[at : at + PAGE])
+            await to_thread.run_sync(self._add, builder, payloads, limiter=self._unpacking)
+        return await to_thread.run_sync(builder.finish, limiter=self._unpacking)
+
+    async def _departure(self, number: int) -> Row[Any]:
+        rows = await self._database.read(_DEPARTURE, tick=number)
+        if not rows:
+            raise LookupError(f"tick {number} is not stored")
+        return rows[0]
+
+    async def _payloads(self, builder: LinkedSpansBuilder, batches: list[int]) -> list[tuple[int, bytes]]:
+        """Payload of these batches, without those on pages of the file that are damaged."""
+        try:
+            rows = await self._database.read(_PAYLOADS, batches=batches)
+        except Damaged as exc:
+            if len(batches) > 1:
+                return [found for batch in batches for found in await self._payloads(builder, [batch])]
+            _log_damaged(builder, batches[0], exc)
+            return []
+        if len(rows) < len(batches):
+            raise LookupError(f"payload of tick {builder.tick} is not stored any more")
+        return [(row.batch, row.data) for row in rows]
+
+    def _begin(self, number: int, row: Row[Any]) -> tuple[LinkedSpansBuilder, list[int]]:
+        """A builder that has what is in the cache, and the batches it still wants. Raises Damaged."""
+        builder, stored = LinkedSpansBuilder(number, unpack_departure(row.departure, row.version)), []
         for batch in builder.batches:
             block = self._cache.get(batch)
             if block is None:
                 stored.append(batch)
             else:
                 builder.add(batch, block)
-        for at in range(0, len(stored), PAGE):
-            self._add(builder, self._payloads(builder, stored[at : at + PAGE]))
-        return builder.finish()
-
-    def _departure(self, number: int) -> Departure:
-        query = select(tables.ticks.c.version, tables.ticks.c.departure).where(tables.ticks.c.number == number)
-        try:
-            with self._database.reading() as connection:
-                row = connection.execute(query).one_or_none()
-            if row is not None:
-                return unpack_departure(row.departure, row.version)
-        except Damaged as exc:
-            logger.error(  # noqa: TRY400 -- the reason is all there is to say
-                "decisions of a tick are damaged; its spans are lost", extra={"tick": number, "reason": str(exc)}
-            )
-            return Departure(np.zeros(0, np.int64), np.zeros(0, np.uint32), Decisions.zeros(0), SpanLinks.zeros(0))
-        raise LookupError(f"tick {number} is not stored")
-
-    def _payloads(self, builder: LinkedSpansBuilder, batches: list[int]) -> list[tuple[int, bytes]]:
-        """Payload of these batches, without those on pages of the file that are damaged."""
-        query = select(tables.payloads.c.batch, tables.payloads.c.data).where(tables.payloads.c.batch.in_(batches))
-        try:
-            with self._database.reading() as connection:
-                found = [(row.batch, row.data) for row in connection.execute(query)]
-        except Damaged as exc:
-            if len(batches) > 1:
-                return [found for batch in batches for found in self._payloads(builder, [batch])]
-            _log_damaged(builder, batches[0], exc)
-            return []
-        if len(found) < len(batches):
-            raise LookupError(f"payload of tick {builder.tick} is not stored any more")
-        return found
+        return builder, stored
 
     def _add(self, builder: LinkedSpansBuilder, payloads: list[tuple[int, bytes]]) -> None:
         for batch, data in payloads:
@@ -110,6 +120,13 @@ class TickReader:
             else:
                 self._cache.put(batch, block)
                 builder.add(batch, block)
+
+
+def _lost(number: int, exc: Damaged) -> LinkedSpans:
+    """A tick without spans in the place of one of which the decisions are damaged."""
+    logger.error("decisions of a tick are damaged; its spans are lost", extra={"tick": number, "reason": str(exc)})
+    nothing = Departure(np.zeros(0, np.int64), np.zeros(0, np.uint32), Decisions.zeros(0), SpanLinks.zeros(0))
+    return LinkedSpansBuilder(number, nothing).finish()
 
 
 def _log_damaged(builder: LinkedSpansBuilder, batch: int, exc: Damaged) -> None:

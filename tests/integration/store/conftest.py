@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -15,6 +16,17 @@ ROOT = Path(__file__).parents[3]
 
 StartChild = Callable[[str], AbstractContextManager[subprocess.Popen[str]]]
 MakeStore = Callable[..., SqliteStore]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    """Threads of connections end with their store; others' are anyio's, which wait for work, and those of a lock."""
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        if not thread.name.startswith(("AnyIO worker thread", "store lock")):
+            thread.join(timeout=5)
+            assert not thread.is_alive(), f"{thread.name} is left"
 
 
 @pytest.fixture

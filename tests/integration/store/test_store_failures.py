@@ -62,11 +62,12 @@ async def test_locked_file_is_unavailable_and_then_works(
 
 @pytest.fixture
 def connections() -> Iterator[list[sqlite3.Connection]]:
-    """Every connection that is made to a database."""
+    """Every connection that is made to write to a database."""
     made: list[sqlite3.Connection] = []
 
-    def connected(connection: sqlite3.Connection, _: object) -> None:
-        made.append(connection)
+    def connected(connection: object, _: object) -> None:
+        if isinstance(connection, sqlite3.Connection):  # those that read are aiosqlite's
+            made.append(connection)
 
     event.listen(Engine, "connect", connected)
     yield made

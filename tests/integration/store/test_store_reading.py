@@ -1,0 +1,117 @@
+"""How the store reads: connections of their own on aiosqlite, few of them, and none lost to cancellation."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import aiosqlite
+import anyio
+import pytest
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import AdaptedConnection
+
+from bridge.store import SqliteStore
+from bridge.store.database import READERS
+from tests.integration.store.conftest import MakeStore
+from tests.support.stored import departure_of, random_batch, rows_of
+
+TICKS = 8
+
+OnQuery = Callable[[str, Callable[[], None]], AbstractContextManager[None]]
+
+
+@pytest.fixture
+def readers() -> Iterator[list[aiosqlite.Connection]]:
+    """Every connection that is made to read."""
+    made: list[aiosqlite.Connection] = []
+
+    def connected(connection: object, _: object) -> None:
+        if isinstance(connection, AdaptedConnection):
+            made.append(connection.driver_connection)
+
+    event.listen(Engine, "connect", connected)
+    yield made
+    event.remove(Engine, "connect", connected)
+
+
+@pytest.fixture
+def on_query() -> OnQuery:
+    """Calls something just before a query with this text is handed to the database."""
+
+    @contextmanager
+    def listening(text: str, call: Callable[[], None]) -> Iterator[None]:
+        def about_to(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
+            if text in statement:
+                call()
+
+        event.listen(Engine, "before_cursor_execute", about_to)
+        yield
+        event.remove(Engine, "before_cursor_execute", about_to)
+
+    return listening
+
+
+async def with_ticks(store: SqliteStore) -> list[int]:
+    """Numbers of ticks with one batch each."""
+    await store.register(["a"])
+    ticks = []
+    for seed in range(TICKS):
+        number = await store.append(random_batch(seed, 9), seed)
+        ticks.append(await store.commit_tick(departure_of(rows_of((number, 9))), seed))
+    return ticks
+
+
+async def test_readers_are_few_and_cannot_write(make_store: MakeStore, readers: list[aiosqlite.Connection]) -> None:
+    """However many ticks are read at once, a fixed number of connections reads them; what they are given to write is
+    refused."""
+    store = make_store(payload_cache_bytes=0)
+    async with store.running():
+        ticks = await with_ticks(store)
+        async with anyio.create_task_group() as tasks:
+            for tick in ticks:
+                tasks.start_soon(store.read_tick, tick)
+        assert len(readers) == READERS
+        for reader in readers:
+            assert isinstance(reader, aiosqlite.Connection)
+            with pytest.raises(sqlite3.OperationalError, match="readonly"):
+                await reader.execute("DELETE FROM payload")
+
+
+@pytest.mark.parametrize("table", ["tick", "payload", "batch"])
+async def test_cancelled_reader_gives_its_connection_back(
+    make_store: MakeStore, readers: list[aiosqlite.Connection], on_query: OnQuery, table: str
+) -> None:
+    """Readers that are cancelled while their query runs leave after it, and the next ones read over the same
+    connections; the threads of these end with the store."""
+    store = make_store(payload_cache_bytes=0)
+
+    async def read_all() -> int:
+        return len([await store.read_tick(tick) for tick in ticks] + [stored async for stored in store.recover()])
+
+    async with store.running():
+        ticks = await with_ticks(store)
+        await read_all()
+        before = list(readers)
+        for _ in range(READERS + 1):
+            with anyio.CancelScope() as scope, on_query(f"FROM {table}", scope.cancel):
+                await read_all()
+            assert scope.cancelled_caught
+        assert await read_all() == 2 * TICKS
+        assert readers == before
+
+
+@pytest.mark.parametrize("table", ["sqlite_master", "espan_store", "batch"])
+async def test_cancelled_start_leaves_nothing(make_store: MakeStore, on_query: OnQuery, table: str) -> None:
+    """Whoever is cancelled while it checks the tables or reads the ledger leaves neither lock nor thread, and the next
+    one finds what was there."""
+    store = make_store()
+    async with store.running():
+        number = await store.append(random_batch(1, 2), 0)
+    with anyio.CancelScope() as scope, on_query(table, scope.cancel):
+        async with make_store().running():
+            pytest.fail("the start was cancelled")
+    assert scope.cancelled_caught
+    store = make_store()
+    async with store.running():
+        assert [stored.number async for stored in store.recover()] == [number]
