@@ -17,6 +17,7 @@ import numpy as np
 
 cdef enum:
     LANES = 5
+    NET = 0
     THREAD = 1
     TRACE = 2
     MAX_CONTEXT = 64
@@ -30,6 +31,7 @@ cdef enum:
     MARKED = 4
     GONE = 8
     EXIT = 16
+    HELD = 32
     NIL = -1
     FREE = -2
 
@@ -685,6 +687,20 @@ cdef class Groups:
                 else:
                     self._left[ref - LEFT] = node
 
+    def hold(self, const int32_t[::1] slots, const uint64_t[::1] timelines, const int64_t[::1] at_ns):
+        cdef Py_ssize_t n = slots.shape[0], i
+        cdef Row* row
+        self._check(slots, 0, self._n_rows, n)
+        if timelines.shape[0] != n or at_ns.shape[0] != n:
+            raise ValueError("columns of unequal length")
+        self._reserve_nodes(n)
+        with nogil:
+            for i in range(n):
+                row = &self._rows[slots[i]]
+                if timelines[i] and row.node == NIL:
+                    row.node = self._insert(timelines[i] ^ EXITS, at_ns[i], at_ns[i], slots[i])
+                    row.state |= EXIT | HELD
+
     def resolve(
         self,
         const int32_t[::1] slots,
@@ -710,6 +726,7 @@ cdef class Groups:
         cdef int32_t found = NIL, ties = 0
         cdef int64_t began
         cdef bint known = thread and self._has_entry(thread)
+        row.state = row.state & ~HELD
         if not known:
             found = self._latest(line, at)
         if known or found != NIL:
@@ -747,17 +764,17 @@ cdef class Groups:
             at = self._older(self._log_next[at & (self._log_capacity - 1)])
         return False
 
-    def claim(self, const int32_t[::1] slots):
+    def claim(self, const int32_t[::1] slots, *, bint held):
         cdef Py_ssize_t n = slots.shape[0], i
         self._check(slots, 0, self._n_rows, n)
         with nogil:
             for i in range(n):
                 if self._rows[slots[i]].state & WAITING:
-                    self._claim(slots[i])
+                    self._claim(slots[i], held)
         if self._oversize.failed:
             raise MemoryError
 
-    cdef void _claim(self, int32_t slot) noexcept nogil:
+    cdef void _claim(self, int32_t slot, bint held) noexcept nogil:
         cdef Row* row = &self._rows[slot]
         cdef Node* nodes = self._nodes
         cdef int32_t found, following, seen = 0, ref
@@ -771,10 +788,12 @@ cdef class Groups:
             seen += 1
             following = self._after(found)
             ref = nodes[found].ref
-            if ref < LEFT:
+            if ref < LEFT and not self._rows[ref].state & HELD:
                 self._remove(found)
                 self._rows[ref].node = NIL
                 self._union(slot, ref)
+            elif ref < LEFT and held:
+                self._resolve(ref, nodes[row.node].line, nodes[found].at, 0)
             found = following
 
     # --- rows that left --------------------------------------------------------------------------------------------
@@ -807,6 +826,38 @@ cdef class Groups:
                 if row.node != NIL and not row.state & EXIT:
                     self._fragments(&self._nodes[row.node], &found)
         return np.unique(taken(&found))
+
+    def parents(self, const uint64_t[:, ::1] keys, const uint64_t[::1] timelines, const int64_t[::1] at_ns):
+        cdef Py_ssize_t n = keys.shape[0], i
+        cdef Numbers found = Numbers(NULL, 0, 0, False)
+        cdef int64_t capped = self.context_capped  # counted by `context` already
+        if keys.shape[1] != LANES or timelines.shape[0] != n or at_ns.shape[0] != n:
+            raise ValueError("columns of unequal length")
+        with nogil:
+            for i in range(n):
+                if keys[i, NET]:
+                    self._by_key(keys[i, NET], False, &found)
+                if keys[i, THREAD]:
+                    self._by_key(keys[i, THREAD], False, &found)
+                if timelines[i]:
+                    self._latest_that_left(timelines[i], at_ns[i], &found)
+        self.context_capped = capped
+        return np.unique(taken(&found))
+
+    cdef void _latest_that_left(self, uint64_t line, int64_t at, Numbers* out) noexcept nogil:
+        cdef Node* nodes = self._nodes
+        cdef int32_t found = self._latest(line, at), ties = 0
+        cdef int64_t began
+        if found == NIL:
+            return
+        began = nodes[found].at
+        found = self._first(line, began)
+        while found != NIL and nodes[found].at == began and ties < MAX_TIES:
+            if nodes[found].end >= at:
+                ties += 1
+                if nodes[found].ref >= LEFT:
+                    push(out, nodes[found].ref - LEFT)
+            found = self._after(found)
 
     cdef void _by_key(self, uint64_t key, bint one, Numbers* found) noexcept nogil:
         cdef uint64_t at = self._newest(key), mask = self._log_capacity - 1
@@ -891,7 +942,7 @@ cdef class Groups:
         else:
             self._remove(row.node)
         row.node = NIL
-        row.state = row.state & ~EXIT
+        row.state = row.state & ~(EXIT | HELD)
 
     def forget(self, const int32_t[::1] left, uint64_t mark):
         cdef Py_ssize_t n = left.shape[0], i

@@ -1,9 +1,10 @@
-"""Which rows leave when: the state between ticks. No I/O and no clock; times are arguments, in ns on the bridge's clock.
+"""Which rows leave when: the state between ticks. No I/O, no clock: times are arguments, in ns on the bridge's clock.
 
 A row that waits is in a group with every waiting row it shares a key with; exits and entries without a common key meet
-on the timeline of their thread, half a window after they came and again right before their group leaves. A group
-leaves as a whole, when nothing has joined it for a window or when it is too old or too big. Rows that left stay known
-for `late_window_ns`: late rows find them as context and take over their trace.
+on the timeline of their thread, half a window after they came and again right before their group leaves, when entries
+look at exits that came since, too. A group leaves as a whole, when nothing has joined it for a window or when it is too
+old or too big. Rows that left stay known for `late_window_ns`: late rows find them as context and take over their
+trace.
 
 What is decided depends on rows, their times of arrival and the times of ticks alone, not on how rows are cut into
 calls of `add`, nor on a restart in between (`restore`).
@@ -12,17 +13,19 @@ calls of `add`, nor on a restart in between (`restore`).
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bridge.linker.departing import Departed, by_trace, joined, moved_links, pass_through, tail, together
 from bridge.linker.groups import AGE, FORCED, LEFT, QUIET, SIZE, Groups, PlainGroups
-from bridge.linker.keys import entry_ends, group_keys, placed
-from bridge.linker.link import Decided, LinkOptions, Links, link
+from bridge.linker.keys import THREAD, entry_ends, group_keys, placed, timelines
+from bridge.linker.link import Decided, Links, link
+from bridge.linker.options import LinkOptions
 from bridge.linker.remembered import Remembered
 from bridge.linker.slots import I32Array
-from bridge.linker.waiting import Checks, Holds, Received, WaitingRows, exit_places
+from bridge.linker.waiting import Checks, Holds, Received, WaitingRows
 from bridge.spans import Decisions, Kind, Outcome, SpanColumns, SpanLinks
 
 Link = Callable[[SpanColumns, LinkOptions, Decided | None], Links]
@@ -156,7 +159,7 @@ class Assembler:
             if at_ns is None or at_ns > until_ns:
                 return
             self._flush()
-            self._look(*self._holds.pop())
+            self._look(*self._holds.pop(), leaving=False)
 
     def _flush(self) -> None:
         """Work queued rows into the state."""
@@ -169,24 +172,24 @@ class Assembler:
             received = received.take(~ordinary)
         columns, arrival_ns = received.columns, received.arrival_ns
         slots, entry = self._rows.put(received), columns.kind == Kind.ENTRY
-        self._groups.add(
-            slots, group_keys(columns), entry.view(np.uint8), arrival_ns, self._window.max_trace_spans
-        )
+        self._groups.add(slots, group_keys(columns), entry.view(np.uint8), arrival_ns, self._window.max_trace_spans)
         on = np.flatnonzero(placed(columns))
         self._open(columns, on[entry[on]], slots)
+        exits = on[~entry[on]]
+        self._groups.hold(slots[exits], _lines(columns, exits), columns.ktime[exits])
         self._holds.push(arrival_ns[on], slots[on], entry[on])
         self._checks.push(arrival_ns, slots)
 
     def _open(self, columns: SpanColumns, entries: NDArray[np.intp], refs: I32Array) -> None:
         """Put entries, given by position, on their timelines."""
-        columns, refs = columns.take(entries), refs[entries]
-        self._groups.open(refs, exit_places(columns).timelines, columns.ktime, entry_ends(columns))
+        ends = entry_ends(columns)[entries]
+        self._groups.open(refs[entries], _lines(columns, entries), columns.ktime[entries], ends)
 
-    def _look(self, exits: I32Array, entries: I32Array) -> None:
-        """Let exits look for their entry, and entries for exits that found none."""
+    def _look(self, exits: I32Array, entries: I32Array, *, leaving: bool) -> None:
+        """Let exits look for their entry, and entries for exits that found none or, `leaving`, did not look yet."""
         places = self._rows.exit_places(exits)
         self._groups.resolve(exits, places.timelines, places.at_ns, places.threads)
-        self._groups.claim(entries)
+        self._groups.claim(entries, held=leaving)
 
     # --- out -------------------------------------------------------------------------------------------------------
 
@@ -204,14 +207,13 @@ class Assembler:
     def _let_groups_go(
         self, now: int, force: bool, counts: Counter[str]
     ) -> list[tuple[Received, Decisions, SpanLinks]]:
-        slots, sizes, reasons, received = self._leaving(self._due(now, force), now, force)
+        slots, reasons, received = self._leaving(self._due(now, force), now, force)
         if not slots.size:
             return []
         for reason, name in _REASONS.items():
             counts[name] += int((reasons == reason).sum())
         columns, keys = received.columns, group_keys(received.columns)
-        context = self._left.take(self._groups.context(slots, keys))
-        links = self._linked(*context, columns)
+        links = self._linked(*self._context(slots, keys), columns)
         counts.update(links.counts)
         self._rows.release(self._groups.depart(slots, keys))
         self._waiting -= slots.size
@@ -222,10 +224,25 @@ class Assembler:
         self._remember(now, received.columns, decisions, slots[order], keys[order])
         return [(received, decisions, moved_links(links.span_links, start, order))]
 
+    def _context(self, slots: I32Array, keys: NDArray[np.uint64]) -> tuple[SpanColumns, Decisions, NDArray[np.int64]]:
+        """Rows that left and that these may be related to, with the parents that roots among them would have.
+
+        Without those a late row could be taken for the parent of a root that has a better one.
+        """
+        near = self._groups.context(slots, keys)
+        columns, decisions, order = self._left.take(near)
+        tops = columns.take((decisions.ebpf_parent_id == 0) & (columns.kind != Kind.ORDINARY))
+        if not len(tops):
+            return columns, decisions, order
+        keys, entry = group_keys(tops), tops.kind == Kind.ENTRY
+        keys[entry, THREAD] = 0
+        parents = self._groups.parents(keys, _lines_where(tops, placed(tops) & ~entry), tops.ktime)
+        return self._left.take(np.union1d(near, parents))
+
     def _linked(
         self, known: SpanColumns, decisions: Decisions, left_order: NDArray[np.int64], columns: SpanColumns
     ) -> Links:
-        """Link rows that leave, in order of receipt, behind rows that left, in an order that a restart does not change."""
+        """Link rows that leave, in order of receipt, behind rows that left, in an order that restarts do not change."""
         if not len(known):
             return self._link(columns, self._options, None)
         by = np.lexsort((known.digest, known.span_id, left_order))
@@ -245,7 +262,7 @@ class Assembler:
         slots, _, _ = self._due_groups(due, now, force)
         received = self._rows.take(slots)
         on, entry = placed(received.columns), received.columns.kind == Kind.ENTRY
-        self._look(slots[on & ~entry], slots[on & entry])
+        self._look(slots[on & ~entry], slots[on & entry], leaving=True)
         leaving, _, reasons = self._due_groups(slots, now, force)
         if not np.array_equal(np.sort(leaving), np.sort(slots)):
             received = self._rows.take(leaving)
@@ -254,7 +271,9 @@ class Assembler:
         order = np.lexsort((received.row, received.batch))
         return leaving[order], reasons, received.take(order)
 
-    def _due_groups(self, slots: I32Array, now: int, force: bool) -> tuple[I32Array, NDArray[np.int64], NDArray[np.uint8]]:
+    def _due_groups(
+        self, slots: I32Array, now: int, force: bool
+    ) -> tuple[I32Array, NDArray[np.int64], NDArray[np.uint8]]:
         window = self._window
         return self._groups.due(
             slots, now, window.window_ns, window.max_trace_age_ns, window.max_trace_spans, force=force
@@ -281,11 +300,8 @@ class Assembler:
     ) -> None:
         entry = columns.kind == Kind.ENTRY
         alone = placed(columns) & ~entry & (decisions.ebpf_parent_id == 0)
-        lines = np.zeros(len(columns), np.uint64)
-        lines[alone] = exit_places(columns.take(alone)).timelines
-        self._groups.settle(
-            slots, left, keys, entry.view(np.uint8), lines, columns.ktime, alone.view(np.uint8)
-        )
+        lines = _lines_where(columns, alone)
+        self._groups.settle(slots, left, keys, entry.view(np.uint8), lines, columns.ktime, alone.view(np.uint8))
 
     def _forget(self, before_ns: int) -> None:
         forgotten = self._left.forget(before_ns)
@@ -312,7 +328,7 @@ class Assembler:
         rows = np.concatenate([x.rows for x in left])[order]
         traces = np.concatenate([x.traces for x in left])[order]
         bounds = [0, *(np.flatnonzero(np.diff(left_ns[order])) + 1).tolist(), order.size]
-        for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, stop in pairwise(bounds):
             if start < stop:
                 self._restore_tick(int(left_ns[order[start]]), rows[start:stop], traces[start:stop])
 
@@ -322,6 +338,18 @@ class Assembler:
         self._settle(columns, decisions, nowhere, rows, group_keys(columns))
         self._open(columns, np.flatnonzero(placed(columns) & (columns.kind == Kind.ENTRY)), rows | LEFT)
         self._left.close_tick(left_ns, rows, traces, self._groups.mark)
+
+
+def _lines(columns: SpanColumns, rows: NDArray[np.intp]) -> NDArray[np.uint64]:
+    """Timelines of these rows, which must be `placed`."""
+    return timelines(columns.sender[rows], columns.pid[rows], columns.tid[rows], columns.tid_usr[rows])
+
+
+def _lines_where(columns: SpanColumns, on: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """Timelines of these rows, which must be `placed`; 0 for the others."""
+    lines, rows = np.zeros(len(columns), np.uint64), np.flatnonzero(on)
+    lines[rows] = _lines(columns, rows)
+    return lines
 
 
 def _received(batch: int, columns: SpanColumns, rows: NDArray[np.uint32], arrival_ns: int) -> Received:

@@ -19,16 +19,10 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Earlier:
-    """Rows that left: where they stand among the rows, what was decided on them, and in which order they left."""
+    """Rows that left, first that left first: where they stand among the rows, and what was decided on them."""
 
     rows: I64Array
     decisions: Decisions
-    order: I64Array
-
-    def first(self) -> I64Array:
-        """Their positions, first that left first."""
-        d = self.decisions
-        return np.lexsort((d.span_id, d.ebpf_trace_lo, d.ebpf_trace_hi, self.order))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,9 +77,7 @@ def _adopted(root: I64Array, earlier: Earlier, fragments: Fragments) -> I64Array
     adopted = np.full(root.size, -1, np.int64)
     if not fragments.rows.size:
         return adopted
-    rank = np.empty(earlier.rows.size, np.int64)
-    rank[earlier.first()] = np.arange(earlier.rows.size)
-    late_first = np.argsort(-rank[_position(root.size, earlier)[fragments.rows]], kind="stable")
+    late_first = np.argsort(-_position(root.size, earlier)[fragments.rows])
     adopted[root[fragments.parents[late_first]]] = fragments.rows[late_first]
     adopted[earlier.rows] = -1
     return adopted
@@ -110,7 +102,7 @@ def _ebpf_ids(columns: SpanColumns, root: I64Array, earlier: Earlier, adopted: I
 def _exported(
     parent: I64Array, ebpf_hi: U64Array, ebpf_lo: U64Array, headers: Headers, earlier: Earlier
 ) -> tuple[U64Array, U64Array, NDArray[np.uint8]]:
-    """Exported trace ids: those of the nearest row upstream (itself included) that has one from headers or that left."""
+    """Exported trace ids: of the nearest row upstream (itself included) that has one from headers or that left."""
     hi, lo, encode = ebpf_hi.copy(), ebpf_lo.copy(), np.zeros(parent.size, np.uint8)
     if not headers.present.any() and not earlier.rows.size:
         return hi, lo, encode
@@ -131,7 +123,7 @@ def _kept(
     exported: tuple[U64Array, U64Array, NDArray[np.uint8]],
     options: LinkOptions,
 ) -> Mask:
-    """Verdicts: what was decided on a trace that left; else flags, of all traces with one header id together, else hash.
+    """Verdicts: what was decided on a trace that left; else flags, of all traces with one header id, else hash.
 
     A trace below a row that left, or that took over a fragment's, goes with that. Of others that share a header's
     trace id, also with rows that left, the first that left decides.
@@ -147,8 +139,7 @@ def _kept(
     first = _first_roots(columns, root, part, encode, undecided)
     by_rate = kept_by_rate(trace_hi[first], trace_lo[first], options.sampling_rate)
     verdict[part[first]] = np.where(by_rate, 1, -1)
-    judges = earlier.first()[::-1]
-    judges = judges[np.isin(earlier.decisions.outcome[judges], (Outcome.EXPORT, Outcome.SAMPLED_OUT))]
+    judges = np.flatnonzero(np.isin(earlier.decisions.outcome, (Outcome.EXPORT, Outcome.SAMPLED_OUT)))[::-1]
     known = np.where(earlier.decisions.outcome == Outcome.EXPORT, 1, -1).astype(np.int8)
     verdict[part[earlier.rows[judges]]] = known[judges]
     keep = verdict[part] > 0
@@ -188,15 +179,24 @@ def _first_roots(
     columns: SpanColumns, root: I64Array, part: I64Array, encode: NDArray[np.uint8], rows: I64Array
 ) -> I64Array:
     """One root for each part among these rows: with a header's id if there is one, then the earliest."""
-    tops = rows[root[rows] == rows]
+    tops: I64Array = rows[root[rows] == rows]
     if tops.size < 2:
         return tops
-    order = tops[
-        np.lexsort((columns.span_id[tops], columns.start_ns[tops], encode[tops] == Encoding.ABSENT, part[tops]))
+    order: I64Array = tops[
+        np.lexsort(
+            (
+                columns.digest[tops],
+                columns.span_id[tops],
+                columns.start_ns[tops],
+                encode[tops] == Encoding.ABSENT,
+                part[tops],
+            )
+        )
     ]
     first = np.ones(order.size, np.bool_)
     first[1:] = part[order][1:] != part[order][:-1]
-    return order[first]
+    firsts: I64Array = order[first]
+    return firsts
 
 
 def links_to_fragments(traces: Traces, decisions: Decisions, fragments: Fragments) -> SpanLinks:
@@ -212,5 +212,8 @@ def links_to_fragments(traces: Traces, decisions: Decisions, fragments: Fragment
     order = np.lexsort((decisions.span_id[rows], parents))
     rows, parents = rows[order], parents[order]
     return SpanLinks(
-        row=parents, trace_hi=decisions.trace_hi[rows], trace_lo=decisions.trace_lo[rows], span_id=decisions.span_id[rows]
+        row=parents,
+        trace_hi=decisions.trace_hi[rows],
+        trace_lo=decisions.trace_lo[rows],
+        span_id=decisions.span_id[rows],
     )

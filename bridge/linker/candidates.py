@@ -15,6 +15,9 @@ I64Array = NDArray[np.int64]
 REACH: Final = 8
 """Candidates looked at on either side of a row in time, when more than one shares its key."""
 
+_NOT_ONE: Final = np.int8(-128)
+_FAR: Final = np.iinfo(np.int64).max
+
 Fit = Callable[[Rows, Rows], NDArray[np.int8]]
 """(children, candidates), both of one shape, to how well they fit: larger is better."""
 
@@ -44,9 +47,7 @@ class Keyed:
         return Keyed(self.rows[mine], self.keys[mine])
 
 
-def choose(
-    columns: SpanColumns, children: Rows, keys: U64Array, candidates: Keyed, at_ns: I64Array, fit: Fit
-) -> Rows:
+def choose(columns: SpanColumns, children: Rows, keys: U64Array, candidates: Keyed, at_ns: I64Array, fit: Fit) -> Rows:
     """For each child the candidate of its key that fits best, -1 where the key has none.
 
     at_ns: shape of the columns; when each row was, on a clock that children and candidates share. Looked at are the
@@ -63,9 +64,9 @@ def choose(
     position = place[:, None] + np.arange(-REACH, REACH)
     valid = (position >= low[:, None]) & (position < high[:, None])
     looked = rows[np.clip(position, 0, rows.size - 1)]
-    fits = fit(np.broadcast_to(children[:, None], looked.shape), looked).astype(np.float64)
-    distance = np.abs(at_ns[looked].astype(np.float64) - at_ns[children].astype(np.float64)[:, None])
-    best = _best(np.where(valid, fits, -np.inf), distance)
+    fits = fit(np.broadcast_to(children[:, None], looked.shape), looked)
+    distance = np.abs(at_ns[looked] - at_ns[children][:, None])  # times are never negative: this cannot run over
+    best = _best(np.where(valid, fits, _NOT_ONE), distance)
     chosen = looked[np.arange(children.size), best]
     return np.where(valid.any(axis=1), chosen, -1)
 
@@ -81,7 +82,8 @@ def _place(row_keys: U64Array, row_at: I64Array, keys: U64Array, at: I64Array) -
     return place[n:]
 
 
-def _best(fits: NDArray[np.float64], distance: NDArray[np.float64]) -> I64Array:
+def _best(fits: NDArray[np.int8], distance: I64Array) -> I64Array:
     """Column of the largest fit, of the least distance among those, the first among these."""
     finest = fits == fits.max(axis=1, keepdims=True)
-    return np.argmin(np.where(finest, distance, np.inf), axis=1)
+    best: I64Array = np.argmin(np.where(finest, distance, _FAR), axis=1)
+    return best

@@ -1,7 +1,7 @@
 """From what `link` says about rows to what leaves: traces together, links re-based, ordinary spans as they came."""
 
-from dataclasses import dataclass
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray

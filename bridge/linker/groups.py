@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bridge.linker.keys import LANES, THREAD, TRACE
+from bridge.linker.keys import LANES, NET, THREAD, TRACE
 
 I32Array = NDArray[np.int32]
 I64Array = NDArray[np.int64]
@@ -71,6 +71,11 @@ class _Forest:
         nodes[bisect_left(nodes, node)] = renamed
         self._where[new] = (line, renamed)
 
+    def place(self, ref: int) -> tuple[int, int]:
+        """Timeline and time of a row."""
+        line, node = self._where[ref]
+        return line, node[0]
+
     def __contains__(self, ref: int) -> bool:
         return ref in self._where
 
@@ -107,6 +112,7 @@ class PlainGroups:
         self._context: dict[int, int] = {}
         self._oversize: list[int] = []
         self._entries, self._exits = _Forest(), _Forest()
+        self._held: set[int] = set()
         self._left: dict[int, list[tuple[int, int, bool]]] = defaultdict(list)
         self._left_live: set[int] = set()
         self._max_size = 1 << 30
@@ -156,6 +162,13 @@ class PlainGroups:
             if line:
                 self._entries.insert(line, at, end, ref)
 
+    def hold(self, slots: I32Array, timelines: U64Array, at_ns: I64Array) -> None:
+        """Put exits that are to be looked at later on their timelines, for entries that leave before."""
+        for slot, line, at in _rows(slots, timelines, at_ns):
+            if line:
+                self._exits.insert(line, at, at, slot)
+                self._held.add(slot)
+
     def resolve(self, slots: I32Array, timelines: U64Array, at_ns: I64Array, threads: U64Array) -> None:
         """Look for the entry of exits that still wait: the latest of their thread that was open then.
 
@@ -165,23 +178,29 @@ class PlainGroups:
         for slot, line, at, thread in _rows(slots, timelines, at_ns, threads):
             if slot not in self._waiting or not line:
                 continue
-            known = thread != 0 and self._has_entry(thread)
-            found = [] if known else self._entries.latest(line, at)
-            if known or found:
-                self._exits.remove(slot)
-            elif slot not in self._exits:
-                self._exits.insert(line, at, at, slot)
-            for ref in found:
-                if ref >= LEFT:
-                    self._context[slot] = ref - LEFT
-                else:
-                    self._union(slot, ref)
+            self._resolve(slot, line, at, known=thread != 0 and self._has_entry(thread))
+
+    def _resolve(self, slot: int, line: int, at: int, *, known: bool) -> None:
+        self._held.discard(slot)
+        found = [] if known else self._entries.latest(line, at)
+        if known or found:
+            self._exits.remove(slot)
+        elif slot not in self._exits:
+            self._exits.insert(line, at, at, slot)
+        for ref in found:
+            if ref >= LEFT:
+                self._context[slot] = ref - LEFT
+            else:
+                self._union(slot, ref)
 
     def _has_entry(self, thread: int) -> bool:
         return thread in self._thread_entries or any(e for _, _, e in self._newest(thread, MAX_CONTEXT))
 
-    def claim(self, slots: I32Array) -> None:
-        """Join entries that still wait with the waiting exits within their time that have found no entry."""
+    def claim(self, slots: I32Array, *, held: bool) -> None:
+        """Join entries that still wait with the waiting exits within their time that have found no entry.
+
+        held: exits that are on `hold` look for their entry now; else they are left to their time.
+        """
         for slot in slots.tolist():
             if slot not in self._waiting or slot not in self._entries:
                 continue
@@ -189,9 +208,13 @@ class PlainGroups:
             if len(found) > MAX_FRAGMENTS:
                 self.fragments_capped += 1
             for ref in found[:MAX_FRAGMENTS]:
-                if ref < LEFT:
+                if ref >= LEFT:
+                    continue
+                if ref not in self._held:
                     self._exits.remove(ref)
                     self._union(slot, ref)
+                elif held:
+                    self._resolve(ref, *self._exits.place(ref), known=False)
 
     def oversize(self) -> I32Array:
         """One waiting row of each group that grew to `max_size`, listed once."""
@@ -213,7 +236,9 @@ class PlainGroups:
         for root in dict.fromkeys(self._root[s] for s in slots.tolist() if s in self._waiting):
             first, last = self._times[root]
             size = len(self._members[root])
-            reason = QUIET if last + window <= now else AGE if now - first >= max_age else SIZE if size >= max_size else 0
+            reason = (
+                QUIET if last + window <= now else AGE if now - first >= max_age else SIZE if size >= max_size else 0
+            )
             if reason or force:
                 members += self._members[root]
                 sizes.append(size)
@@ -240,6 +265,19 @@ class PlainGroups:
                 found.update(ref - LEFT for ref in near if ref >= LEFT)
         return np.asarray(sorted(found), np.int32)
 
+    def parents(self, keys: U64Array, timelines: U64Array, at_ns: I64Array) -> I32Array:
+        """Rows that left and that may be parents of others that left: their slots, sorted.
+
+        By NET and THREAD key, the newest `MAX_CONTEXT`; and the latest entries of a timeline (0: none) that were open.
+        """
+        found: set[int] = set()
+        for row, line, at in _rows(keys, timelines, at_ns):
+            for key in (row[NET], row[THREAD]):
+                found.update(left for _, left, _ in self._newest(key, MAX_CONTEXT))
+            if line:
+                found.update(ref - LEFT for ref in self._entries.latest(line, at) if ref >= LEFT)
+        return np.asarray(sorted(found), np.int32)
+
     def _newest(self, key: int, most: int) -> Iterator[tuple[int, int, bool]]:
         chain = self._left.get(key, [])
         return (e for e in reversed(chain[-most:]) if e[0] > self._forgotten)
@@ -254,6 +292,7 @@ class PlainGroups:
                 self._key.pop(key, None)
                 self._thread_entries.discard(key)
             self._waiting.remove(slot)
+            self._held.discard(slot)
             self._context.pop(slot, None)
             if slot not in self._checked:
                 self._gone.add(slot)

@@ -27,22 +27,25 @@ class Headers:
     """Row of the eSpan, among those that left, that the headers name as the parent; -1 for none."""
 
 
-def read_headers(columns: SpanColumns, sound: Mask, known: Mask, decisions: Decisions) -> Headers:
-    """Headers of the rows that are to be linked (`sound` and not `known`).
+def read_headers(columns: SpanColumns, sound: Mask, left_rows: I64Array, decisions: Decisions) -> Headers:
+    """Headers of the rows that are to be linked: those that are `sound` and have not left.
 
     An eSpan's own trace id was found in headers if it has a parent span id too, or if another eSpan names the two of
     them, trace id and span id, as its parent; else it is a placeholder of its sender. Where the named parent left
-    already, and under another trace id, that one is what counts.
+    already, and under another trace id, that one is what counts. A span that names itself names none.
 
-    decisions: of the known rows, in their order.
+    left_rows: rows that left, first that left first; decisions: on these.
     """
     n = len(columns)
+    known = np.zeros(n, np.bool_)
+    known[left_rows] = True
+    own_parent = _other(columns.parent_id, columns.span_id)
     own = (columns.trace_hi | columns.trace_lo) != 0
     app = (columns.app_trace_hi | columns.app_trace_lo) != 0
-    child = own & (columns.parent_id != 0)
+    child = own & (own_parent != 0)
     trace_hi = np.where(app, columns.app_trace_hi, np.where(own, columns.trace_hi, 0))
     trace_lo = np.where(app, columns.app_trace_lo, np.where(own, columns.trace_lo, 0))
-    parent = np.where(app, columns.app_parent, columns.parent_id)
+    parent = np.where(app, _other(columns.app_parent, columns.span_id), own_parent)
     encode = np.where(app, columns.app_encode, Encoding.HEX).astype(np.uint8)
     left = np.full(n, -1, np.int64)
     namers = sound & (app | child) & (parent != 0)
@@ -51,11 +54,13 @@ def read_headers(columns: SpanColumns, sound: Mask, known: Mask, decisions: Deci
         named = own & (columns.sent_span_id != 0) & sound
         names = combine((columns.trace_hi, columns.trace_lo, columns.sent_span_id))
         child |= named & np.isin(names, keys[namers])
-        left = _parents_that_left(keys, namers & ~known, names, named & known)
+        left = _parents_that_left(keys, namers & ~known, names, left_rows[named[left_rows]])
     present = sound & ~known & (app | child)
     late = np.flatnonzero(left >= 0)
     if late.size:
-        at = np.searchsorted(np.flatnonzero(known), left[late])
+        position = np.zeros(n, np.int64)
+        position[left_rows] = np.arange(left_rows.size)
+        at = position[left[late]]
         trace_hi[late], trace_lo[late] = decisions.trace_hi[at], decisions.trace_lo[at]
         encode[late] = decisions.encode[at]
         parent[late] = decisions.span_id[at]
@@ -69,11 +74,14 @@ def read_headers(columns: SpanColumns, sound: Mask, known: Mask, decisions: Deci
     )
 
 
-def _parents_that_left(keys: U64Array, namers: Mask, names: U64Array, named: Mask) -> I64Array:
-    rows = np.flatnonzero(named)
+def _other(ids: U64Array, span_id: U64Array) -> U64Array:
+    return np.where(ids == span_id, np.uint64(0), ids)
+
+
+def _parents_that_left(keys: U64Array, namers: Mask, names: U64Array, rows: I64Array) -> I64Array:
+    """Of several rows with one name the one that left first, which comes first in `rows`."""
     left = np.full(keys.size, -1, np.int64)
     if rows.size:
-        # of several rows with one id the first: rows that left stand in an order of their own
         distinct, first = np.unique(names[rows], return_index=True)
         at = np.minimum(np.searchsorted(distinct, keys[namers]), distinct.size - 1)
         left[namers] = np.where(distinct[at] == keys[namers], rows[first[at]], -1)

@@ -92,8 +92,9 @@ def timelines(sender: U64Array, pid: U64Array, tid: U64Array, tid_usr: U64Array)
 
 def placed(columns: SpanColumns) -> NDArray[np.bool_]:
     """Which rows stand on the timeline of a thread: sound entries and exits that say where and when they were."""
-    on = (columns.kind == Kind.ENTRY) | (columns.kind == Kind.EXIT)
-    return on & (columns.faults == 0) & ((columns.tid | columns.tid_usr) != 0) & (columns.ktime != 0)
+    on: NDArray[np.bool_] = (columns.kind == Kind.ENTRY) | (columns.kind == Kind.EXIT)
+    on &= (columns.faults == 0) & ((columns.tid | columns.tid_usr) != 0) & (columns.ktime != 0)
+    return on
 
 
 def entry_ends(columns: SpanColumns) -> NDArray[np.int64]:

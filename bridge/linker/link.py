@@ -49,8 +49,8 @@ class Links:
     """n decisions; those on rows that left are the ones given."""
     span_links: SpanLinks
     counts: Mapping[str, int]
-    """Events by kind, 0 where absent: `loops_broken` (edges cut), `id_conflicts` (one span id, other bytes),
-    `late_children` (rows that joined a trace that left), `late_parents` (rows whose children left before them),
+    """Events by kind, 0 where absent: `loops_broken` (edges cut), `id_conflicts` (rows with another span's id),
+    `late_children` (rows whose parent left before them), `late_parents` (rows whose children left before them),
     `traces_kept` and `traces_sampled_out` (roots by verdict, without rows that joined a trace that left)."""
 
 
@@ -73,11 +73,12 @@ def link(columns: SpanColumns, options: LinkOptions, decided: Decided | None = N
     with faults is a trace of its own. Costs n log n for any input.
     """
     n = len(columns)
-    earlier = _earlier(decided)
-    known = np.zeros(n, np.bool_)
+    earlier = _earlier(columns, decided)
+    known, folded = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
     known[earlier.rows] = True
-    original, conflicts = originals(columns, known)
-    espans = (columns.kind != Kind.ORDINARY) & (original == np.arange(n))
+    folded[earlier.rows] = earlier.decisions.outcome == Outcome.FOLDED
+    original, conflicts = originals(columns, known, folded)
+    espans = (columns.kind != Kind.ORDINARY) & (original == np.arange(n)) & ~folded
     sound = espans & (columns.faults == 0)
     edges = _edges(columns, sound, known, earlier, options)
     fragments = _fragments(edges, known)
@@ -86,7 +87,7 @@ def link(columns: SpanColumns, options: LinkOptions, decided: Decided | None = N
     )
     edges.cut(loops)
     headers = (
-        read_headers(columns, sound, known, earlier.decisions) if options.use_app_trace_id else no_headers(n)
+        read_headers(columns, sound, earlier.rows, earlier.decisions) if options.use_app_trace_id else no_headers(n)
     )
     traces = build(columns, edges.parent, headers, earlier, fragments, options)
     decisions = _decisions(columns, edges, headers, traces, earlier, original)
@@ -100,10 +101,13 @@ def link(columns: SpanColumns, options: LinkOptions, decided: Decided | None = N
     )
 
 
-def _earlier(decided: Decided | None) -> Earlier:
+def _earlier(columns: SpanColumns, decided: Decided | None) -> Earlier:
+    """Rows that left in order of leaving; those that left at once in an order that is theirs, not that of rows."""
     if decided is None:
-        return Earlier(np.empty(0, np.int64), Decisions.zeros(0), np.empty(0, np.int64))
-    return Earlier(decided.rows.astype(np.int64), decided.decisions, decided.order)
+        return Earlier(np.empty(0, np.int64), Decisions.zeros(0))
+    rows, d = decided.rows.astype(np.int64), decided.decisions
+    first = np.lexsort((columns.digest[rows], d.span_id, d.ebpf_trace_lo, d.ebpf_trace_hi, decided.order))
+    return Earlier(rows[first], d.take(first))
 
 
 def _edges(columns: SpanColumns, sound: Mask, known: Mask, earlier: Earlier, options: LinkOptions) -> _Edges:
@@ -147,7 +151,11 @@ def _decisions(
     linked = edges.parent >= 0
     ebpf_parent = np.where(linked, span_id[edges.parent], 0)
     # a predecessor that is in the header's trace already is the parent; else the header knows better
-    kept = linked & (traces.trace_hi[edges.parent] == headers.trace_hi) & (traces.trace_lo[edges.parent] == headers.trace_lo)
+    kept = (
+        linked
+        & (traces.trace_hi[edges.parent] == headers.trace_hi)
+        & (traces.trace_lo[edges.parent] == headers.trace_lo)
+    )
     by_header = headers.present & (headers.parent != 0) & ~kept
     outcome = np.where(traces.keep, Outcome.EXPORT, Outcome.SAMPLED_OUT)
     values = {
@@ -165,10 +173,11 @@ def _decisions(
     }
     dtypes = Decisions.dtypes()
     columns_of = {name: value.astype(dtypes[name]) for name, value in values.items()}
-    for name, value in earlier.decisions.items():
-        columns_of[name][earlier.rows] = value
-    copies = np.flatnonzero(original != np.arange(n))
-    for value in columns_of.values():
+    new = np.ones(n, np.bool_)
+    new[earlier.rows] = False
+    copies = np.flatnonzero((original != np.arange(n)) & new)
+    for name, value in columns_of.items():
+        value[earlier.rows] = getattr(earlier.decisions, name)
         value[copies] = value[original[copies]]
     columns_of["outcome"][copies] = Outcome.FOLDED
     return Decisions(**columns_of)

@@ -72,9 +72,7 @@ class Remembered:
         traces = self._traces.row_bytes * len(self._traces) / max(1, len(self._rows))
         return self._rows.row_bytes + traces
 
-    def put(
-        self, columns: SpanColumns, decisions: Decisions, left_ns: NDArray[np.int64]
-    ) -> tuple[I32Array, I32Array]:
+    def put(self, columns: SpanColumns, decisions: Decisions, left_ns: NDArray[np.int64]) -> tuple[I32Array, I32Array]:
         """Keep n rows; return their slots and, beside them, the slot of each row's trace ids.
 
         `close_tick` must follow, for all rows that left at one time together.
@@ -113,7 +111,8 @@ class Remembered:
                 "ebpf_trace_lo": first.ebpf_trace_lo ^ first.trace_lo,
             },
         )
-        return slots[np.cumsum(starts) - 1]
+        of_rows: I32Array = slots[np.cumsum(starts) - 1]
+        return of_rows
 
     def take(self, slots: I32Array) -> tuple[SpanColumns, Decisions, NDArray[np.int64]]:
         """Columns, decisions and order of leaving of rows."""

@@ -1,6 +1,7 @@
 """Rows in slots: columns that are as wide as what was put into them, and slots that are used again."""
 
 from collections.abc import Mapping
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -8,7 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 I32Array = NDArray[np.int32]
 
 MIN_CAPACITY = 1024
-_BITS = {1: np.dtype(np.uint8), 2: np.dtype(np.uint16), 4: np.dtype(np.uint32), 8: np.dtype(np.uint64)}
+_BITS: Final[dict[int, np.dtype[Any]]] = {width: np.dtype(f"u{width}") for width in (1, 2, 4, 8)}
 
 
 class NarrowColumn:
@@ -38,7 +39,7 @@ class NarrowColumn:
 
     def put(self, slots: I32Array | slice, values: NDArray[np.generic]) -> None:
         """Write values, of this column's dtype, into slots."""
-        bits = np.ascontiguousarray(values, self._dtype).view(self._bits)
+        bits: NDArray[Any] = np.ascontiguousarray(values, self._dtype).view(self._bits)
         top = int(bits.max(initial=0)) if self.row_bytes < self._bits.itemsize else 0
         if top >> (8 * self.row_bytes):
             self._kept = self._widened(np.min_scalar_type(top))
@@ -49,7 +50,9 @@ class NarrowColumn:
         """The values in these slots, in their own dtype."""
         if self._kept is None:
             return np.zeros(slots.size, self._dtype)
-        return self._kept[slots].astype(self._bits, copy=False).view(self._dtype)
+        bits: NDArray[Any] = self._kept[slots]
+        values: NDArray[np.generic] = bits.astype(self._bits, copy=False).view(self._dtype)
+        return values
 
     def _widened(self, dtype: np.dtype[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
         wider = np.zeros(self._capacity, dtype)

@@ -2,6 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -40,11 +41,6 @@ class ExitPlaces:
     timelines: NDArray[np.uint64]
     at_ns: NDArray[np.int64]
     threads: NDArray[np.uint64]
-
-
-def exit_places(columns: SpanColumns) -> ExitPlaces:
-    """Where these exits, which must be `placed`, stand."""
-    return _places({name: getattr(columns, name) for name in _THREAD})
 
 
 def _places(values: dict[str, NDArray[np.generic]]) -> ExitPlaces:
@@ -121,7 +117,7 @@ class Holds:
         """Add rows in order of arrival, none of which came before those that are here."""
         beats = -(-(arrival_ns + self._delay_ns) // self._every_ns) * self._every_ns
         bounds = [0, *(np.flatnonzero(np.diff(beats)) + 1).tolist(), beats.size]
-        for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, stop in pairwise(bounds):
             if start == stop:
                 continue
             at_ns = int(beats[start])

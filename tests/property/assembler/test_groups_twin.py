@@ -72,18 +72,25 @@ class Twins(RuleBasedStateMachine):
         )
         entries = [s for s in slots if self.rows[s]["entry"]]
         self.open(np.asarray(entries, np.int32), entries)
+        exits = [s for s in slots if not self.rows[s]["entry"]]
+        self.call(
+            "hold",
+            np.asarray(exits, np.int32),
+            self.column(exits, "line", np.uint64),
+            self.column(exits, "at", np.int64),
+        )
 
     def open(self, refs: Any, slots: list[int]) -> None:
         at = self.column(slots, "at", np.int64)
         self.call("open", refs, self.column(slots, "line", np.uint64), at, at + self.column(slots, "length", np.int64))
 
-    @rule(some=st.integers(1, 3))
-    def look(self, some: int) -> None:
+    @rule(some=st.integers(1, 3), held=st.booleans())
+    def look(self, some: int, held: bool) -> None:
         exits, entries = self.slots(entry=False)[::some], self.slots(entry=True)[::some]
         threads = np.ascontiguousarray(self.column(exits, "keys", np.uint64)[:, THREAD])
         lines, at = self.column(exits, "line", np.uint64), self.column(exits, "at", np.int64)
         self.call("resolve", np.asarray(exits, np.int32), lines, at, threads)
-        self.call("claim", np.asarray(entries, np.int32))
+        self.call("claim", np.asarray(entries, np.int32), held=held)
 
     @rule(wait=st.integers(0, 12), some=st.integers(1, 3), force=st.booleans(), alone=st.integers(0, 2))
     def leave(self, wait: int, some: int, force: bool, alone: int) -> None:
@@ -97,8 +104,9 @@ class Twins(RuleBasedStateMachine):
     @rule(alone=st.integers(0, 2))
     def leave_by_size(self, alone: int) -> None:
         plain, fast = (groups.oversize() for groups in self.both)
-        assert {s for s in plain.tolist()} <= set(self.rows) >= {s for s in fast.tolist()}
-        found = [g.due(s, self.now, 1 << 40, 1 << 40, MAX_SIZE, force=False) for g, s in zip(self.both, (plain, fast))]
+        assert set(plain.tolist()) <= set(self.rows) >= set(fast.tolist())
+        asked = zip(self.both, (plain, fast), strict=True)
+        found = [g.due(s, self.now, 1 << 40, 1 << 40, MAX_SIZE, force=False) for g, s in asked]
         assert _groups(*found[0]) == _groups(*found[1])
         self.go(found[0][0].tolist(), alone)
 
@@ -106,6 +114,8 @@ class Twins(RuleBasedStateMachine):
         leaving = np.asarray(slots, np.int32)
         keys = self.column(slots, "keys", np.uint64)
         self.call("context", leaving, keys)
+        lines, at = self.column(slots, "line", np.uint64), self.column(slots, "at", np.int64)
+        self.call("parents", keys, lines, at)
         self.free += self.call("depart", leaving, keys)[0].tolist()
         left = []
         for number, _ in enumerate(slots):
@@ -127,7 +137,7 @@ class Twins(RuleBasedStateMachine):
         """Rows that left before a restart are settled without having waited here."""
         base = 1 << 20
         slots = list(range(base, base + len(rows)))
-        self.rows.update(zip(slots, rows))
+        self.rows.update(zip(slots, rows, strict=True))
         left = np.arange(self.fresh_left, self.fresh_left + len(rows), dtype=np.int32)
         self.fresh_left += len(rows)
         entry, line = self.column(slots, "entry", np.uint8), self.column(slots, "line", np.uint64)
@@ -167,4 +177,4 @@ def test_slots_out_of_bounds_are_refused() -> None:
     groups = compiled.Groups()
     for slots in ([5000], [-2]):
         with pytest.raises(IndexError):
-            groups.claim(np.asarray(slots, np.int32))
+            groups.claim(np.asarray(slots, np.int32), held=False)
