@@ -108,17 +108,25 @@ def wait_for(folder: Path, spans: int) -> list[bytes]:
 
 def show(bodies: list[bytes], sent: int) -> None:
     """Some traces as trees, then what became of everything."""
-    shown = 0
-    print("\nSome of the traces that came out. The last column says how the edge to the parent was found.\n")
-    for line in render_traces(bodies, width=int(os.environ.get("COLUMNS", "120"))):
-        shown += line.startswith("trace ")
-        if shown > SHOWN_TRACES:
-            break
-        print(line)
+    lines = "\n".join(render_traces(bodies, width=int(os.environ.get("COLUMNS", "120"))))
+    trees = sorted(lines.strip().split("\n\n"), key=lambda tree: tree.count("\n"), reverse=True)
+    print("\nThe largest traces that came out. The last column says how the edge to the parent was found.\n")
+    print("\n\n".join(trees[:SHOWN_TRACES]), end="\n\n")
     spans, traces, methods = trace_ids_and_methods(bodies)
     edges = ", ".join(f"{name} {count}" for name, count in sorted(methods.items()) if name != "unlinked")
     print(f"spans in    {sent}\nspans out   {spans}\ntraces out  {len(traces)}\nedges       {edges}")
     print(f"unlinked    {methods['unlinked']} (roots of the {len(traces)} traces)")
+
+
+def stay(bridge: subprocess.Popen[str]) -> None:
+    """Show what the bridge logs until Ctrl-C."""
+    try:
+        for line in bridge.stdout or ():
+            print(line, end="")
+    except KeyboardInterrupt:
+        print("\nstopping")
+    else:
+        raise SystemExit("the bridge ended")
 
 
 def main() -> None:
@@ -146,12 +154,10 @@ def main() -> None:
         if keep:
             print(
                 f"\nstill running: OTLP/gRPC on {ready['otlp_grpc']}, OTLP/HTTP on {ready['otlp_http']}, health and "
-                f"metrics on http://{ready['web']}/metrics; what comes out lies in {inbox}. Ctrl-C ends it."
+                f"metrics on http://{ready['web']}/metrics; what comes out lies in {inbox}. Ctrl-C ends it.",
+                flush=True,
             )
-            try:
-                signal.pause()
-            except KeyboardInterrupt:
-                print("\nstopping")
+            stay(bridge)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,14 @@ from bridge.config.listing import listing
 @click.command("check", short_help="Show the effective settings, or what is wrong with them.")
 @click.option(
     "--config",
-    "path",
+    "paths",
     type=click.Path(path_type=Path),
+    multiple=True,
     metavar="FILE",
-    help="Settings, in TOML. Without it: defaults and the environment.",
+    help="Settings, in TOML; DataKit's own files, too. May be repeated: later files override earlier ones. Without "
+    "it: defaults and the environment.",
 )
-def check_command(path: Path | None) -> None:
+def check_command(paths: tuple[Path, ...]) -> None:
     """Show every setting as the bridge would use it, and where it came from.
 
     "default", "file", or the name of the environment variable stands behind each value. Header values and what is
@@ -29,7 +31,7 @@ def check_command(path: Path | None) -> None:
       espan-bridge check --config conf/bridge.toml
       ENV_INPUT_EBPFTRACE_WINDOW=1m espan-bridge check --config conf/bridge.toml | grep window
     """
-    loaded = load(path, os.environ)
+    loaded = load(paths, os.environ)
     click.echo(listing(loaded), nl=False)
     for warning in loaded.warnings:
         click.echo(f"warning: {warning}", err=True)

@@ -8,10 +8,10 @@ from typing import IO
 
 import click
 import numpy as np
+
 from bridge.codec.otlp_encode import encode_requests
 from bridge.codec.otlp_json import decode_json, encode_json
 from bridge.codec.otlp_protobuf import Decoded, decode_request
-
 from bridge.errors import InvalidData
 from bridge.linker import LinkOptions, Links, link
 from bridge.spans import LinkedSpans, Method, Outcome, PayloadBlock, SpanColumns, SpanLinks
@@ -80,8 +80,7 @@ def read_window(inputs: Sequence[Path]) -> Window:
 def decode_file(path: Path) -> Iterator[tuple[str, Decoded, int]]:
     """Yield (where, decoded request, bytes read) for each request of a file."""
     try:
-        with click.open_file(str(path), "rb") as file:
-            data: IO[bytes] = file  # type: ignore[assignment]  # click types it as IO[Any]
+        with click.open_file(str(path), "rb") as data:
             first = data.readline()
             if first.lstrip()[:1] == b"{":
                 yield from decode_lines(path, first, data)

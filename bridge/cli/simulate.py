@@ -1,10 +1,9 @@
 """`espan-bridge simulate`: send eSpans of a made-up system, at a steady rate, and say what became of them."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, Protocol
 
 import anyio
@@ -12,6 +11,7 @@ import click
 import numpy as np
 from anyio.streams.memory import MemoryObjectReceiveStream
 
+from bridge.cli.agent import Agent
 from bridge.cli.simulation import LONGEST_S, SPANS_PER_TRACE, THREADS, Request, Simulation
 from bridge.component import Body
 from bridge.config.units import parse_duration
@@ -20,10 +20,19 @@ from bridge.exporters.otlp import OtlpGrpcExporter, OtlpHttpExporter
 
 CHUNK_S = 0.05
 QUEUED_REQUESTS = 64
+BATCH: Mapping[str, int] = {"grpc": 512, "http/protobuf": 512, "datakit": 256}
+"""Spans a request, by protocol; 256 is what agents send."""
+SENDERS: Mapping[str, Callable[[str, str], "Sender"]] = {
+    "grpc": OtlpGrpcExporter,
+    "http/protobuf": OtlpHttpExporter,
+    "datakit": Agent,
+}
+GIVE_UP_S = 60.0
+"""How long a request is sent again before it counts as refused."""
 
 
 class Sender(Protocol):
-    """What the simulation sends through: an OTLP exporter."""
+    """What the simulation sends through: an OTLP exporter, or an agent."""
 
     def running(self) -> AbstractAsyncContextManager[None]: ...
 
@@ -54,7 +63,9 @@ class Tally:
             f"max {took.max():.1f} ms",
         ]
         if self.late_s > 1:
-            lines.append(f"behind        {self.late_s:.1f} s behind the rate asked for: the receiver (or this sender) is the limit")
+            lines.append(
+                f"behind        {self.late_s:.1f} s behind the rate asked for: receiver or sender is the limit"
+            )
         return "\n".join(lines)
 
 
@@ -70,39 +81,71 @@ class Load:
 
 
 @click.command("simulate", short_help="Send eSpans of a made-up system.")
-@click.option("--endpoint", required=True, help="Where to send, e.g. http://localhost:4317 (gRPC) or http://localhost:4318 (HTTP).")
-@click.option("--protocol", type=click.Choice(["grpc", "http/protobuf"]), default="grpc", show_default=True)
+@click.option("--endpoint", required=True, metavar="URL", help="Where to send, e.g. http://localhost:4317.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["grpc", "http/protobuf", "datakit"]),
+    default="grpc",
+    show_default=True,
+    help="OTLP over gRPC or HTTP, or points as a DataKit agent posts them.",
+)
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), required=True, help="Spans a second.")
 @click.option("--duration", required=True, help='How long, e.g. "30s" or "5m".')
-@click.option("--batch", type=click.IntRange(SPANS_PER_TRACE, 100_000), default=512, show_default=True, help="Spans a request, at most.")
-@click.option("--connections", type=click.IntRange(1, 256), default=4, show_default=True, help="Requests under way at once.")
-@click.option("--threads", type=click.Choice(THREADS), default="exact", show_default=True,
-              help="exact: working thread trace ids; agent: random ones on exits, as current agents send.")
+@click.option(
+    "--batch",
+    type=click.IntRange(SPANS_PER_TRACE, 100_000),
+    help="Spans a request, at most; 512, or 256 for datakit, if left out.",
+)
+@click.option(
+    "--connections", type=click.IntRange(1, 256), default=4, show_default=True, help="Requests under way at once."
+)
+@click.option(
+    "--threads",
+    type=click.Choice(THREADS),
+    default="exact",
+    show_default=True,
+    help="exact: working thread trace ids; agent: random ones on exits, as current agents send.",
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed makes the same ids.")
 @click.option("--truth", type=click.File("w"), help="Write span_id,parent_span_id,trace_id,kind of every span sent.")
-def simulate_command(  # noqa: PLR0913 -- one parameter an option
-    endpoint: str, protocol: str, rate: float, duration: str, batch: int, connections: int, threads: str, seed: int,
+def simulate_command(
+    endpoint: str,
+    protocol: str,
+    rate: float,
+    duration: str,
+    batch: int | None,
+    connections: int,
+    threads: str,
+    seed: int,
     truth: IO[str] | None,
-) -> None:  # fmt: skip
+) -> None:
     """Send eSpans of a made-up shop (five services, nine spans a trace) at a steady rate.
 
     Reports how many spans were sent, acknowledged and refused, and how long the receiver took to answer. A request
-    that the receiver asks to send again later is sent again; one it refuses is not.
+    that the receiver asks to send again later is sent again, for a minute at most; one it refuses is not. Exit code 1
+    where not everything was acknowledged.
 
     \b
     Examples:
       espan-bridge simulate --endpoint http://localhost:4317 --rate 1000 --duration 30s
-      espan-bridge simulate --endpoint http://localhost:4318 --protocol http/protobuf --rate 200 --duration 10s --truth truth.csv
+      espan-bridge simulate --endpoint http://localhost:4317 --rate 200 --duration 10s --truth truth.csv
+      espan-bridge simulate --endpoint http://localhost:4318 --protocol http/protobuf --rate 200 --duration 10s
+      espan-bridge simulate --endpoint http://localhost:9529 --protocol datakit --rate 200 --duration 10s
     """
     try:
-        load = Load(rate, parse_duration(duration) / 1e9, batch, connections)
+        load = Load(rate, parse_duration(duration) / 1e9, batch or BATCH[protocol], connections)
     except ValueError as exc:
         raise click.BadParameter(str(exc), param_hint="--duration") from exc
-    make: Callable[..., Sender] = OtlpGrpcExporter if protocol == "grpc" else OtlpHttpExporter
     busy = int(rate / SPANS_PER_TRACE * LONGEST_S * 4) + 64
-    simulation = Simulation(seed=seed, threads=threads, thread_count=min(busy, (1 << 20) - 1))
+    simulation = Simulation(
+        seed=seed,
+        threads=threads,
+        thread_count=min(busy, (1 << 20) - 1),
+        points=protocol == "datakit",
+        with_span_ids=truth is not None,
+    )
     started = time.monotonic()
-    tally = anyio.run(send, make("simulate", endpoint), simulation, load, truth)
+    tally = anyio.run(send, SENDERS[protocol]("simulate", endpoint), simulation, load, truth)
     click.echo(tally.report(time.monotonic() - started))
     if tally.acknowledged < tally.sent:
         raise SystemExit(1)
@@ -124,7 +167,7 @@ async def send(sender: Sender, simulation: Simulation, load: Load, truth: IO[str
 
 
 async def _produce(
-    simulation: Simulation, load: Load, truth: IO[str] | None, tally: Tally, put: Callable[[Request], object]
+    simulation: Simulation, load: Load, truth: IO[str] | None, tally: Tally, put: Callable[[Request], Awaitable[None]]
 ) -> None:
     """Hand out the requests of each chunk when its time has come.
 
@@ -144,7 +187,7 @@ async def _produce(
             requests = list(simulation.requests(traces, load.batch))
             await anyio.sleep(max(0.0, begun + until_s - time.monotonic()))
             for request in requests:
-                await put(request)  # type: ignore[misc]  # a stream's send: awaitable
+                await put(request)
         tally.late_s = max(tally.late_s, time.monotonic() - begun - until_s)
         made, at_s = made + n, until_s
 
@@ -165,9 +208,13 @@ async def _deliver(sender: Sender, requests: MemoryObjectReceiveStream[Request],
 
 
 async def _until_taken(sender: Sender, request: Request, tally: Tally) -> None:
+    """Send a request until it is taken. Raises PermanentError where it is refused, or was not taken for too long."""
+    give_up = time.monotonic() + GIVE_UP_S
     while True:
         try:
             return await sender.deliver(Body(request.data, request.spans))
         except RetryableError as exc:
+            if time.monotonic() > give_up:
+                raise PermanentError(f"not taken within {GIVE_UP_S:g} s: {exc}") from exc
             tally.retries += 1
             await anyio.sleep(exc.retry_after_s or 1.0)

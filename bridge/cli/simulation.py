@@ -2,10 +2,13 @@
 
 Fast enough to load the bridge: a span is a row of bytes copied from its role's template, in which every field that
 differs has a fixed width (numbers are drawn from the range of one varint length) and is patched in whole columns.
+Spans are made as OTLP, or as points of one DataKit agent, on whose host all five services run then.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +16,7 @@ from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope, KeyVa
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from bridge.codec.points.point_pb2 import PBPoint
 from bridge.spans.ids import mix
 
 U64 = NDArray[np.uint64]
@@ -70,7 +74,7 @@ class Traces:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
-    """One serialized ExportTraceServiceRequest."""
+    """One serialized ExportTraceServiceRequest, or PBPoints."""
 
     data: bytes
     spans: int
@@ -84,6 +88,10 @@ class Simulation:
     threads: str = "exact"
     thread_count: int = 4096
     """Threads a service serves its requests on, in turn; more than are ever busy at once, below 2**20."""
+    points: bool = False
+    """Points instead of OTLP spans."""
+    with_span_ids: bool = True
+    """Whether points carry the span ids of the truth; an agent sends none."""
     _templates: dict[int, "_Template"] = field(default_factory=dict)
 
     def traces(self, first: int, start_ns: U64) -> Traces:
@@ -101,7 +109,8 @@ class Simulation:
             role = np.arange(SPANS_PER_TRACE, dtype=np.uint64)[:, None]
             thread = np.where(exits, self._draw(number, 64 + role, 1 << 56, 1 << 63), thread)
         start = start_ns + (begin * 1000).astype(np.uint64) // np.uint64(1000) * np.uint64(1000)
-        boot = np.array([1 << 50 | SERVICES.index(r.service) << 40 for r in ROLES], np.uint64)[:, None]
+        hosts = [0 if self.points else SERVICES.index(r.service) for r in ROLES]
+        boot = np.array([1 << 50 | host << 40 for host in hosts], np.uint64)[:, None]
         return Traces(
             span_id=self._hash(number, 128 + np.arange(SPANS_PER_TRACE, dtype=np.uint64)[:, None]),
             start_ns=start,
@@ -115,15 +124,23 @@ class Simulation:
         )
 
     def requests(self, traces: Traces, batch: int) -> Iterator[Request]:
-        """The traces' spans as requests of at most `batch` spans, each of one service."""
+        """The traces' spans as requests of at most `batch` spans; those of OTLP are of one service each."""
+        if self.points:
+            yield from self._requests(traces, batch, list(range(SPANS_PER_TRACE)), lambda spans: spans)
+            return
         for service in SERVICES:
-            roles = [i for i, r in enumerate(ROLES) if r.service == service]
             head = _resource_head(service)
-            per_role = max(1, batch // len(roles))
-            for at in range(0, traces.span_id.shape[1], per_role):
-                part = slice(at, at + per_role)
-                blocks = [self._template(i).fill(traces, i, part) for i in roles]
-                yield Request(_wrap(head, b"".join(blocks)), len(roles) * traces.span_id[0, part].size)
+            roles = [i for i, r in enumerate(ROLES) if r.service == service]
+            yield from self._requests(traces, batch, roles, partial(_wrap, head))
+
+    def _requests(
+        self, traces: Traces, batch: int, roles: list[int], wrap: Callable[[bytes], bytes]
+    ) -> Iterator[Request]:
+        per_role = max(1, batch // len(roles))
+        for at in range(0, traces.span_id.shape[1], per_role):
+            part = slice(at, at + per_role)
+            blocks = [self._template(i).fill(traces, i, part) for i in roles]
+            yield Request(wrap(b"".join(blocks)), len(roles) * traces.span_id[0, part].size)
 
     @staticmethod
     def truth(traces: Traces) -> Iterator[str]:
@@ -145,7 +162,11 @@ class Simulation:
 
     def _template(self, role: int) -> "_Template":
         if role not in self._templates:
-            self._templates[role] = _Template.of(ROLES[role])
+            self._templates[role] = (
+                _point_template(ROLES[role], with_span_id=self.with_span_ids)
+                if self.points
+                else _span_template(ROLES[role])
+            )
         return self._templates[role]
 
 
@@ -154,67 +175,117 @@ def _served_by(role: int) -> int:
     return role if ROLES[role].entry else ROLES[role].parent
 
 
-_PLACEHOLDERS: dict[str, tuple[int, int]] = {  # key: (value of the right varint length, length in bytes)
-    "req_seq": (0xF1234567, 5),
-    "resp_seq": (0xF7654321, 5),
-    "thread_trace_id": (0x7123456789ABCDEF, 9),
-    "tid": (0x1FEDCB, 3),
-    "ktime": (0x4_1234_5678_9ABC, 8),
-    "start": (0x6_CBA9_8765_4321, 8),
-    "duration": (0x3ABC, 2),
-}
+Put = Callable[[Bytes, int, U64], None]
+"""Writes a column of values into a block of rows, from a position in the row on."""
+
+
+def _put_varint(width: int) -> Put:
+    def put(block: Bytes, at: int, values: U64) -> None:
+        for i in range(width):
+            more = 0x80 if i < width - 1 else 0
+            block[:, at + i] = (values >> np.uint64(7 * i) & np.uint64(0x7F) | np.uint64(more)).astype(np.uint8)
+
+    return put
+
+
+def _put_fixed(dtype: str) -> Put:
+    def put(block: Bytes, at: int, values: U64) -> None:
+        block[:, at : at + 8] = np.ascontiguousarray(values.astype(dtype)).view(np.uint8).reshape(-1, 8)
+
+    return put
+
+
+def _put_decimal(block: Bytes, at: int, values: U64) -> None:
+    digits = values[:, None] // np.array([10000, 1000, 100, 10, 1], np.uint64)
+    block[:, at : at + 5] = digits % np.uint64(10) + np.uint64(48)
+
+
+def _put_hex(block: Bytes, at: int, values: U64) -> None:
+    nibbles = values[:, None] >> np.arange(60, -1, -4, dtype=np.uint64) & np.uint64(15)
+    block[:, at : at + 16] = _HEX_DIGITS[nibbles]
+
+
+_HEX_DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
+_NUMBERS: Mapping[str, tuple[int, int]] = MappingProxyType(  # key: (value of the right varint length, its bytes)
+    {
+        "req_seq": (0xF1234567, 5),
+        "resp_seq": (0xF7654321, 5),
+        "thread_trace_id": (0x7123456789ABCDEF, 9),
+        "tid": (0x1FEDCB, 3),
+        "ktime": (0x4_1234_5678_9ABC, 8),
+        "start": (0x6_CBA9_8765_4321, 8),
+        "duration": (0x3ABC, 2),
+    }
+)
 _SPAN_ID, _START, _END, _PORT = 0x1122334455667788, 0x0102030405060708, 0x1112131415161718, b"54321"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Template:
-    """The bytes of one role's span, as a field of ScopeSpans, and where its changing fields lie."""
+    """The bytes of one role's span, as a repeated field, and where its changing fields lie."""
 
     row: Bytes
-    at: dict[str, int]
-    entry: bool
+    places: Mapping[str, tuple[int, Put]]
 
     @classmethod
-    def of(cls, role: Role) -> "_Template":
-        span = _sample_span(role).SerializeToString()
-        data = b"\x12" + _varint(len(span)) + span
-        at = {key: data.index(_varint(value)) for key, (value, _) in _PLACEHOLDERS.items()}
-        at["span_id"] = data.index(_SPAN_ID.to_bytes(8, "big"))
-        at["start_ns"] = data.index(_START.to_bytes(8, "little"))
-        at["end_ns"] = data.index(_END.to_bytes(8, "little"))
-        at["port"] = data.index(_PORT)
-        return cls(np.frombuffer(data, np.uint8), at, role.entry)
+    def of(cls, tag: bytes, span: bytes, words: Mapping[str, tuple[bytes, Put]]) -> "_Template":
+        """`words`: what stands in the span for each value, and how to write the value over it."""
+        data = tag + _varint(len(span)) + span
+        numbers = {key: (_varint(value), _put_varint(width)) for key, (value, width) in _NUMBERS.items()}
+        places = {key: (data.index(word), put) for key, (word, put) in {**numbers, **words}.items()}
+        return cls(np.frombuffer(data, np.uint8), places)
 
     def fill(self, traces: Traces, role: int, part: slice) -> bytes:
         """The spans of this role in a slice of the traces, one after another."""
         block = np.tile(self.row, (traces.span_id[role, part].size, 1))
         start, end = traces.start_ns[role, part], traces.end_ns[role, part]
-        self._put_fixed(block, "span_id", traces.span_id[role, part].astype(">u8"))
-        self._put_fixed(block, "start_ns", start.astype("<u8"))
-        self._put_fixed(block, "end_ns", end.astype("<u8"))
-        digits = traces.client_port[role, part][:, None] // np.array([10000, 1000, 100, 10, 1], np.uint64)
-        block[:, self.at["port"] : self.at["port"] + 5] = digits % np.uint64(10) + np.uint64(48)
         values = {
+            "start_ns": start,
+            "end_ns": end,
             "start": start // np.uint64(1000),
             "duration": (end - start) // np.uint64(1000),
-            **{k: getattr(traces, k)[role, part] for k in ("req_seq", "resp_seq", "thread_trace_id", "tid", "ktime")},
+            "port": traces.client_port[role, part],
+            **{
+                key: getattr(traces, key)[role, part]
+                for key in ("span_id", "req_seq", "resp_seq", "thread_trace_id", "tid", "ktime")
+            },
         }
-        for key, (_, width) in _PLACEHOLDERS.items():
-            self._put_varint(block, self.at[key], values[key], width)
+        for key, (at, put) in self.places.items():
+            put(block, at, values[key])
         return block.tobytes()
 
-    def _put_fixed(self, block: Bytes, key: str, values: NDArray[np.uint64]) -> None:
-        at = self.at[key]
-        block[:, at : at + 8] = np.ascontiguousarray(values).view(np.uint8).reshape(-1, 8)
 
-    @staticmethod
-    def _put_varint(block: Bytes, at: int, values: U64, width: int) -> None:
-        for i in range(width):
-            more = 0x80 if i < width - 1 else 0
-            block[:, at + i] = (values >> np.uint64(7 * i) & np.uint64(0x7F) | np.uint64(more)).astype(np.uint8)
+def _span_template(role: Role) -> _Template:
+    words = {
+        "span_id": (_SPAN_ID.to_bytes(8, "big"), _put_fixed(">u8")),
+        "start_ns": (_START.to_bytes(8, "little"), _put_fixed("<u8")),
+        "end_ns": (_END.to_bytes(8, "little"), _put_fixed("<u8")),
+        "port": (_PORT, _put_decimal),
+    }
+    return _Template.of(b"\x12", _sample_span(role).SerializeToString(), words)
 
 
-def _sample_span(role: Role) -> Span:
+def _point_template(role: Role, *, with_span_id: bool) -> _Template:
+    """A point as an agent sends it, a field of PBPoints; times of this century have nine bytes as ns."""
+    point = PBPoint(name="dketrace", time=_SPAN_ID)
+    words: dict[str, tuple[bytes, Put]] = {
+        "start_ns": (_varint(_SPAN_ID), _put_varint(9)),
+        "port": (_PORT, _put_decimal),
+    }
+    values = _values(role)
+    if with_span_id:
+        values["span_id"] = f"{_END:016x}"
+        words["span_id"] = (f"{_END:016x}".encode(), _put_hex)
+    for key, value in values.items():
+        if isinstance(value, str):
+            point.fields.add(key=key, s=value)
+        else:
+            point.fields.add(key=key, i=value)
+    return _Template.of(b"\x0a", point.SerializeToString(), words)
+
+
+def _values(role: Role) -> dict[str, str | int]:
+    """What a span says, by key."""
     index = SERVICES.index(role.service)
     http = role.route.startswith("/")
     kind = "entry" if role.entry else "exit"
@@ -232,13 +303,16 @@ def _sample_span(role: Role) -> Span:
         "http_method": "POST" if http else "", "http_route": role.route, "http_status_code": "200",
         "resource": f"POST {role.route}" if http else role.route,
     }  # fmt: skip
-    numbers = {**{key: value for key, (value, _) in _PLACEHOLDERS.items()}, "bytes_read": 512}
-    span = Span(name=text["resource"], kind=Span.SPAN_KIND_SERVER if role.entry else Span.SPAN_KIND_CLIENT)
+    return {**text, **{key: value for key, (value, _) in _NUMBERS.items()}, "bytes_read": 512}
+
+
+def _sample_span(role: Role) -> Span:
+    values = _values(role)
+    span = Span(name=str(values["resource"]), kind=Span.SPAN_KIND_SERVER if role.entry else Span.SPAN_KIND_CLIENT)
     span.span_id = _SPAN_ID.to_bytes(8, "big")
     span.start_time_unix_nano, span.end_time_unix_nano = _START, _END
-    pairs: dict[str, str | int] = {**text, **numbers}
-    for key in sorted(pairs):
-        value, pair = pairs[key], KeyValue(key=key)
+    for key in sorted(values):
+        value, pair = values[key], KeyValue(key=key)
         if isinstance(value, str):
             pair.value.string_value = value
         else:

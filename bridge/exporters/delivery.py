@@ -14,7 +14,7 @@ from typing import TypeVar, TypeVarTuple
 
 import anyio
 from anyio import to_thread
-from anyio.abc import TaskGroup
+from anyio.abc import TaskGroup, TaskStatus
 
 from bridge.component import Body, Exporter, SpanStore
 from bridge.errors import PermanentError, RetryableError, StoreUnavailable
@@ -108,11 +108,15 @@ class Delivery:
         while self._cursor < up_to_tick:
             await self._advanced.wait()
 
-    async def run(self, cursor: int) -> None:
-        """Deliver what comes after the cursor (as `SpanStore.register` gave it) until cancelled."""
+    async def run(self, cursor: int, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Deliver what comes after the cursor (as `SpanStore.register` gave it) until cancelled.
+
+        Started once the exporter is running. Raises what its `running` raises.
+        """
         self._outbox.start(cursor)
         self._move_cursor(cursor)
         async with self.exporter.running(), anyio.create_task_group() as tasks:
+            task_status.started()
             tasks.start_soon(self._keep_cursor)
             while True:
                 self._news = anyio.Event()

@@ -59,7 +59,8 @@ class FileExporter:
         try:
             await to_thread.run_sync(self._open)
         except OSError as exc:
-            raise ConfigError(f"exporter {self.name}: cannot write {self._path}: {exc.strerror}") from exc
+            path = f"exporters.{self.name}.path = {str(self._path)!r}"
+            raise ConfigError(f"{path}: cannot be written: {exc.strerror}") from exc
         try:
             yield
         finally:

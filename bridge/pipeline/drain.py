@@ -5,14 +5,13 @@ import time
 from collections.abc import Callable, Sequence
 
 import anyio
-import numpy as np
 
 from bridge.component import SpanStore
 from bridge.errors import StoreUnavailable
 from bridge.linker import Assembler, Departed
 from bridge.pipeline.clock import Clock
+from bridge.pipeline.departures import count_departed
 from bridge.pipeline.ingest import Arrival, Ingest
-from bridge.spans import Outcome
 from bridge.telemetry import Instruments
 
 logger = logging.getLogger(__name__)
@@ -40,6 +39,8 @@ class Drain:
         self._instruments, self._tick_s, self._late_window_ns = instruments, tick_s, late_window_ns
         self._committed = committed
         self._forgot_ns = clock.now_ns()
+        self._given_up = False
+        """Whether decisions were made that will not be committed: the linker is ahead of the store from then on."""
         self.leave_from_ns = 1 << 62
         """Nothing leaves before this time: receivers must have been open for a window after a start."""
         self.last_tick = 0
@@ -63,7 +64,7 @@ class Drain:
         return self._assembler.waiting
 
     async def run(self) -> None:
-        """Tick until cancelled."""
+        """Tick until cancelled. An error of the linker ends it: decisions without it would be wrong for good."""
         while True:
             started = time.monotonic()
             await self.tick()
@@ -73,8 +74,10 @@ class Drain:
         """One tick; with `force` everything that waits leaves.
 
         When the caller is cancelled the tick is completed, unless the store refuses to commit it: then its decisions
-        are given up, and made again from the store after the next start.
+        are given up, and made again from the store after the next start. Further ticks do nothing then.
         """
+        if self._given_up:
+            return
         started = time.perf_counter()
         now = self._clock.now_ns()
         arrivals = self._ingest.take()
@@ -83,7 +86,7 @@ class Drain:
         self._ingest.waiting_in_linker = self._assembler.waiting
         if len(departed.departure):
             await self._commit(departed, now)
-            self._count(departed)
+            count_departed(self._instruments, departed)
             self._committed()
         self._instruments.tick_duration.record(time.perf_counter() - started)
         if now - self._forgot_ns >= FORGET_EVERY_NS:
@@ -97,6 +100,7 @@ class Drain:
 
     async def _commit(self, departed: Departed, now: int) -> None:
         """Commit until it works: the linker has decided, and a decision must not change."""
+        self._given_up = True
         while True:
             try:
                 with anyio.CancelScope(shield=True):
@@ -109,7 +113,7 @@ class Drain:
             else:
                 if self.stuck:
                     logger.warning("decisions can be committed again")
-                self.stuck = ""
+                self.stuck, self._given_up = "", False
                 return
 
     async def _forget(self, now: int) -> None:
@@ -117,9 +121,3 @@ class Drain:
             await self._store.forget(now - self._late_window_ns)
         except StoreUnavailable as exc:
             logger.warning("cannot drop what is past; tried again later", extra={"reason": str(exc)})
-
-    def _count(self, departed: Departed) -> None:
-        outcomes = np.bincount(departed.departure.decisions.outcome, minlength=len(Outcome) + 1)
-        for outcome in Outcome:
-            if outcomes[outcome]:
-                self._instruments.left_spans.add(int(outcomes[outcome]), {"outcome": outcome.name.lower()})

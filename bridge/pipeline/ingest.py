@@ -62,7 +62,8 @@ class Ingest:
             return
         if self._group is None:
             raise StoreUnavailable("the bridge is stopping", retry_after_s=RETRY_AFTER_S)
-        if self.waiting + len(batch) > self._max_waiting:
+        # what is alone is taken whatever its size: it would never fit, however often it were tried
+        if self.waiting and self.waiting + len(batch) > self._max_waiting:
             raise Throttled(
                 f"{self.waiting} spans are waiting already (linker.max_waiting_spans = {self._max_waiting})",
                 retry_after_s=RETRY_AFTER_S,

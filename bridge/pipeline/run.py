@@ -1,8 +1,12 @@
 """Runs the bridge: starts the parts in order, stops them in reverse, and says what it does.
 
-Order: store, recovery, exporters, ticks, receivers. On SIGTERM or SIGINT receivers refuse what is new and answer what
-they took; what arrived is linked once more; exporters get the rest of `shutdown_grace`; the store closes last. What
-was not delivered by then, or still waits for its trace, leaves after the next start.
+Order: health and metrics, store, recovery, exporters, ticks, receivers. On SIGTERM or SIGINT receivers refuse what is
+new and answer what they took; what arrived is linked once more; exporters get the rest of `shutdown_grace`; the store
+closes last. What was not delivered by then, or still waits for its trace, leaves after the next start. A signal during
+the start, or another SIGINT, ends the bridge at once; nothing acknowledged is lost then either.
+
+After a start nothing is let go, ordinary spans included, until receivers were open for one window: senders that were
+held up by the restart get their turn first. What was decided before the restart is delivered at once.
 """
 
 import logging
@@ -11,17 +15,17 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
-from anyio.abc import TaskGroup
+from anyio.abc import TaskStatus
 
 from bridge import __version__
 from bridge.codec import kernel_in_use
 from bridge.config import Settings
 from bridge.errors import ConfigError
-from bridge.exporters.delivery import Delivery
-from bridge.pipeline.build import build_assembler, build_exporters, build_receivers, build_store
+from bridge.pipeline.build import build_assembler, build_deliveries, build_receivers, build_store
 from bridge.pipeline.clock import Clock
 from bridge.pipeline.drain import Drain
 from bridge.pipeline.ingest import Ingest
+from bridge.receivers.addresses import listening_hosts
 from bridge.telemetry import Instruments
 from bridge.telemetry.metrics import Metrics, running_metrics
 from bridge.web import WebServer
@@ -30,16 +34,39 @@ logger = logging.getLogger(__name__)
 
 
 async def serve(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT. Raises ConfigError for what only trying can show (ports, paths, certificates)."""
+    """Run until SIGTERM or SIGINT.
+
+    Raises ConfigError for what only trying can show (ports, paths, certificates). Any other error is a defect: the
+    bridge ends on it, with everything acknowledged still in the store.
+    """
     try:
-        with running_metrics(__version__) as metrics, anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as stop:
-            bridge = Bridge(settings, metrics)
-            async with bridge.running():
-                async for received in stop:
-                    logger.info("stopping", extra={"signal": signal.Signals(received).name})
-                    break
+        with running_metrics(__version__) as metrics:
+            bridge, stop = Bridge(settings, metrics), anyio.Event()
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(_stop_on_signal, stop, bridge, tasks.cancel_scope)
+                async with bridge.running():
+                    await stop.wait()
+                tasks.cancel_scope.cancel()
     except* ConfigError as group:
         raise _first(group) from None
+
+
+async def _stop_on_signal(
+    stop: anyio.Event,
+    bridge: "Bridge",
+    everything: anyio.CancelScope,
+    *,
+    task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for received in signals:
+            # supervisors repeat SIGTERM, and some send it twice at once; Ctrl-C again is a person who means it
+            at_once = received == signal.SIGINT if stop.is_set() else not bridge.receiving
+            logger.info("stopping", extra={"signal": signal.Signals(received).name, "at_once": at_once})
+            stop.set()
+            if at_once:
+                everything.cancel()
 
 
 class Bridge:
@@ -50,10 +77,9 @@ class Bridge:
         self._instruments = Instruments(metrics.meter)
         clock = self._clock = Clock()
         self._store = build_store(settings, self._instruments)
-        self._exporters = build_exporters(settings)
-        self._deliveries: list[Delivery] = []
+        self._deliveries = build_deliveries(settings, self._store, self._instruments)
         self._ingest = Ingest(self._store, clock, max_waiting_spans=settings.linker.max_waiting_spans)
-        assembler = self._assembler = build_assembler(settings)
+        assembler = build_assembler(settings)
         self._drain = Drain(
             self._store,
             assembler,
@@ -65,12 +91,13 @@ class Bridge:
             committed=self._notify,
         )
         self._web = WebServer(
-            host=settings.web.host,
+            hosts=listening_hosts(settings.web.host),
             port=settings.web.port,
             not_ready=self._not_ready,
             metrics=metrics.prometheus_text,
         )
-        self._receiving = False
+        self.receiving = False
+        """Whether every receiver is open."""
         self._instruments.watch_waiting_spans(lambda: self._ingest.waiting)
         self._instruments.watch_retained_spans(lambda: assembler.retained)
         self._instruments.watch_undelivered_ticks(self._undelivered)
@@ -81,20 +108,21 @@ class Bridge:
         async with AsyncExitStack() as stack:
             if self._settings.web.enabled:
                 await stack.enter_async_context(self._web.running())
+            logger.info("opening the store", extra={"db_path": str(self._settings.ebpftrace.db_path.absolute())})
             await stack.enter_async_context(self._store.running())
             recovered = await self._drain.recover()
-            tasks = await stack.enter_async_context(anyio.create_task_group())
-            await self._start_deliveries(tasks)
-            async with self._ticking(), self._ingest.running(), AsyncExitStack() as listening:
-                addresses = await self._listen(listening)
-                self._drain.leave_from_ns = self._clock.now_ns() + self._settings.window_ns
-                self._receiving = True
-                logger.info("ready", extra={**addresses, **self._start_fields(), "recovered_spans": recovered})
-                yield addresses
-                self._receiving = False
-                deadline = anyio.current_time() + self._settings.shutdown_grace_s
-            await self._finish(deadline)
-            tasks.cancel_scope.cancel()
+            async with self._delivering():
+                async with self._ticking(), self._ingest.running(), AsyncExitStack() as listening:
+                    addresses = await self._listen(listening)
+                    self._drain.leave_from_ns = self._clock.now_ns() + self._settings.window_ns
+                    self.receiving = True
+                    logger.info("ready", extra={**addresses, **self._start_fields(), "recovered_spans": recovered})
+                    try:
+                        yield addresses
+                    finally:
+                        self.receiving = False
+                    deadline = anyio.current_time() + self._settings.shutdown_grace_s
+                await self._finish(deadline)
 
     async def _listen(self, listening: AsyncExitStack) -> dict[str, str]:
         addresses = {}
@@ -105,18 +133,20 @@ class Bridge:
 
     def _start_fields(self) -> dict[str, object]:
         return {
-            "exporters": [e.name for e in self._exporters],
+            "exporters": [d.exporter.name for d in self._deliveries],
             "window_s": self._settings.window_ns / 1e9,
             "compiled_kernel": kernel_in_use(),
         }
 
-    async def _start_deliveries(self, tasks: TaskGroup) -> None:
-        cursors = await self._store.register([e.name for e in self._exporters])
-        for exporter in self._exporters:
-            retry, in_flight = self._settings.delivery(exporter.name)
-            delivery = Delivery(exporter, self._store, self._instruments, retry=retry, in_flight=in_flight)
-            self._deliveries.append(delivery)
-            tasks.start_soon(delivery.run, cursors[exporter.name])
+    @asynccontextmanager
+    async def _delivering(self) -> AsyncIterator[None]:
+        """Deliver while the context is open. Raises ConfigError where an exporter cannot start."""
+        cursors = await self._store.register([d.exporter.name for d in self._deliveries])
+        async with anyio.create_task_group() as tasks:
+            for delivery in self._deliveries:
+                await tasks.start(delivery.run, cursors[delivery.exporter.name])
+            yield
+            tasks.cancel_scope.cancel()
 
     @asynccontextmanager
     async def _ticking(self) -> AsyncIterator[None]:
@@ -129,9 +159,8 @@ class Bridge:
         """Link what arrived last, then wait for the exporters, until the deadline at most."""
         with anyio.CancelScope(deadline=deadline) as scope:
             await self._drain.tick(force=self._settings.store.flush_on_stop)
-            last = await self._store.last_tick()
             for delivery in self._deliveries:
-                await delivery.drained(last)
+                await delivery.drained(self._drain.last_tick)
         level = logging.WARNING if scope.cancelled_caught else logging.INFO
         logger.log(
             level,
@@ -149,7 +178,7 @@ class Bridge:
     def _not_ready(self) -> str:
         if self._drain.stuck:
             return f"the store cannot commit: {self._drain.stuck}"
-        return "" if self._receiving else "receivers are not open"
+        return "" if self.receiving else "receivers are not open"
 
 
 def _first(group: BaseExceptionGroup[ConfigError]) -> ConfigError:

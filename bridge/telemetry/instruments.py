@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping
 
 from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter, NoOpMeter, Observation
 
+BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+
 
 class Instruments:
     """All counters and histograms, made once from a meter and handed to the parts. Without a meter they do nothing.
 
-    Attributes used: `receiver` (otlp_grpc, otlp_http, ...), `exporter` (its name), `reason`, `key`, `method`.
+    docs/metrics.md lists them with their attributes; a test compares.
     """
 
     def __init__(self, meter: Meter | None = None) -> None:
@@ -18,7 +20,7 @@ class Instruments:
             return m.create_counter(name, unit, description)
 
         def histogram(name: str, description: str) -> Histogram:
-            return m.create_histogram(name, "s", description)
+            return m.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=BUCKETS_S)
 
         self.accepted_spans = counter("receiver_accepted_spans", "{span}", "Spans committed and acknowledged")
         self.refused_spans = counter(
@@ -29,6 +31,15 @@ class Instruments:
         self.faulty_espans = counter(
             "receiver_faulty_espans", "{span}", "eSpans with a missing or unreadable key, by key; each is its own trace"
         )
+        self.held_requests = counter(
+            "receiver_held_requests", "{request}", "Requests whose answer was held back until they could be taken"
+        )
+        self.forwarded_requests = counter(
+            "receiver_forwarded_requests", "{request}", "Copies of requests that another linker took"
+        )
+        self.forward_dropped_requests = counter(
+            "receiver_forward_dropped_requests", "{request}", "Copies for another linker that were dropped, by reason"
+        )
         self.sent_spans = counter("exporter_sent_spans", "{span}", "Spans the backend took")
         self.failed_spans = counter(
             "exporter_send_failed_spans", "{span}", "Spans the backend will never take, by reason: lost"
@@ -36,7 +47,10 @@ class Instruments:
         self.retries = counter("exporter_retries", "{attempt}", "Deliveries that failed and are tried again, by reason")
         self.left_spans = counter("linker_left_spans", "{span}", "Spans that left, by outcome")
         self.edges = counter("linker_edges", "{edge}", "Parent edges of exported spans, by method; method none: roots")
-        self.left_traces = counter("linker_left_traces", "{trace}", "eBPF traces that left, by verdict")
+        self.left_traces = counter(
+            "linker_left_traces", "{trace}", "eBPF traces that left, by verdict; late spans of a trace count it again"
+        )
+        self.left_groups = counter("linker_left_groups", "{group}", "Groups of spans that left together, by reason")
         self.oddities = counter(
             "linker_oddities",
             "{event}",
@@ -48,7 +62,9 @@ class Instruments:
 
     def watch_waiting_spans(self, read: Callable[[], int]) -> None:
         """Report how many spans wait for their trace to be whole."""
-        self._gauge("linker_waiting_spans", "{span}", "Spans that wait for their trace to be whole", lambda: {"": read()})
+        self._gauge(
+            "linker_waiting_spans", "{span}", "Spans that wait for their trace to be whole", lambda: {"": read()}
+        )
 
     def watch_retained_spans(self, read: Callable[[], int]) -> None:
         """Report how many spans are remembered, waiting ones included."""

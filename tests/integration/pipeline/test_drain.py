@@ -1,0 +1,212 @@
+"""The tick on the real store and the real linker."""
+
+from pathlib import Path
+
+import anyio
+import pytest
+
+from bridge.errors import StoreUnavailable
+from bridge.pipeline import drain as drain_module
+from bridge.spans import Departure
+from bridge.store import SqliteStore
+from bridge.telemetry import Instruments
+from bridge.telemetry.metrics import running_metrics
+from tests.support.bridge_parts import (
+    LATE_WINDOW_NS,
+    WINDOW_NS,
+    HandClock,
+    Parts,
+    S,
+    espan_batches,
+    ids_of,
+    ordinary_batch,
+    running_parts,
+)
+
+
+async def consume_all(parts: Parts, batches: list) -> None:
+    for batch in batches:
+        await parts.ingest.consume(batch)
+
+
+async def test_a_trace_leaves_a_window_after_its_last_span_came(tmp_path: Path) -> None:
+    """Not before; all of it in one tick."""
+    batches = espan_batches(5)
+    async with running_parts(tmp_path) as parts:
+        await consume_all(parts, batches)
+        await parts.tick_after(WINDOW_NS - 1)
+        assert await parts.ticks() == []
+        await parts.tick_after(1)
+        (tick,) = await parts.ticks()
+        assert set(tick.decisions.span_id.tolist()) == ids_of(batches)
+        assert parts.drain.last_tick == tick.tick
+
+
+async def test_an_ordinary_span_leaves_at_the_next_tick(tmp_path: Path) -> None:
+    """It waits for nobody."""
+    async with running_parts(tmp_path) as parts:
+        await parts.ingest.consume(ordinary_batch())
+        await parts.drain.tick()
+        (tick,) = await parts.ticks()
+        assert len(tick) == 1
+
+
+async def test_after_a_start_nothing_leaves_before_its_time(tmp_path: Path) -> None:
+    """Ordinary spans included: senders that were held up by a restart get their turn first."""
+    clock = HandClock()
+    async with running_parts(tmp_path, clock=clock, at_once=False) as parts:
+        await parts.ingest.consume(ordinary_batch())
+        await consume_all(parts, espan_batches(1))
+        await parts.tick_after(10 * WINDOW_NS)
+        assert await parts.ticks() == []
+        parts.drain.leave_from_ns = clock.now_ns() + WINDOW_NS
+        await parts.tick_after(WINDOW_NS - 1)
+        assert await parts.ticks() == []
+        await parts.tick_after(1)
+        assert sum(len(tick) for tick in await parts.ticks()) == 10
+
+
+async def test_force_lets_everything_leave_at_once(tmp_path: Path) -> None:
+    """For store.flush_on_stop; also before the time after a start."""
+    async with running_parts(tmp_path, at_once=False) as parts:
+        await consume_all(parts, espan_batches(2))
+        await parts.tick_after(0, force=True)
+        assert sum(len(tick) for tick in await parts.ticks()) == 18
+
+
+async def test_a_restart_in_the_middle_of_a_trace_changes_nothing(tmp_path: Path) -> None:
+    """Trace ids and parents are those of a bridge that was never stopped."""
+    batches = espan_batches(20)
+    async with running_parts(tmp_path / "whole") as parts:
+        await consume_all(parts, batches)
+        await parts.tick_after(WINDOW_NS)
+        expected = await parts.left()
+    clock = HandClock()
+    async with running_parts(tmp_path / "torn", clock=clock) as parts:
+        await consume_all(parts, batches[:3])
+        await parts.drain.tick()
+    async with running_parts(tmp_path / "torn", clock=clock) as parts:
+        assert parts.ingest.waiting == sum(map(len, batches[:3]))
+        await consume_all(parts, batches[3:])
+        await parts.tick_after(WINDOW_NS)
+        assert await parts.left() == expected
+
+
+async def test_a_late_span_joins_its_trace_after_a_restart(tmp_path: Path) -> None:
+    """What left is known to the next bridge for late_window."""
+    *early, late = espan_batches(1)
+    clock = HandClock()
+    async with running_parts(tmp_path, clock=clock) as parts:
+        await consume_all(parts, early)
+        await parts.tick_after(WINDOW_NS)
+    async with running_parts(tmp_path, clock=clock) as parts:
+        await parts.ingest.consume(late)
+        await parts.tick_after(WINDOW_NS)
+        left = await parts.left()
+    (late_id,) = ids_of([late])
+    high, low, parent = left[late_id]
+    assert parent in ids_of(early)
+    assert {trace[:2] for trace in left.values()} == {(high, low)}
+
+
+async def test_what_is_past_is_forgotten(tmp_path: Path) -> None:
+    """Once it is delivered and late_window has passed, neither store nor linker knows it any more."""
+    async with running_parts(tmp_path) as parts:
+        await consume_all(parts, espan_batches(3))
+        await parts.tick_after(WINDOW_NS)
+        await parts.store.advance("backend", parts.drain.last_tick)
+        await parts.tick_after(LATE_WINDOW_NS - S)
+        assert [batch async for batch in parts.store.recover()]
+        await parts.tick_after(LATE_WINDOW_NS)
+        assert [batch async for batch in parts.store.recover()] == []
+
+
+class FullDisk(SqliteStore):
+    """Cannot commit decisions while it is full."""
+
+    full = True
+    asked = 0
+
+    async def commit_tick(self, departure: Departure, left_ns: int) -> int:
+        self.asked += 1
+        if self.full:
+            raise StoreUnavailable("disk full")
+        return await super().commit_tick(departure, left_ns)
+
+
+async def asked(store: SqliteStore, times: int) -> None:
+    assert isinstance(store, FullDisk)
+    while store.asked < times:
+        await anyio.lowlevel.checkpoint()
+
+
+async def test_decisions_are_committed_once_the_store_can_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same ones: the linker has decided. Meanwhile the drain says what it is stuck at."""
+    monkeypatch.setattr(drain_module, "RETRY_COMMIT_S", 0.001)
+    batches = espan_batches(3)
+    async with running_parts(tmp_path, store=FullDisk) as parts:
+        await consume_all(parts, batches)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(parts.tick_after, WINDOW_NS)
+            await asked(parts.store, 3)
+            assert parts.drain.stuck == "disk full"
+            parts.store.full = False
+        assert parts.drain.stuck == ""
+        assert set(await parts.left()) == ids_of(batches)
+
+
+async def test_decisions_given_up_at_a_stop_are_made_again_after_the_next_start(tmp_path: Path) -> None:
+    """And nothing is decided on top of them in between, not even by force."""
+    batches, later = espan_batches(3), espan_batches(1, first=3)
+    clock = HandClock()
+    async with running_parts(tmp_path, clock=clock, store=FullDisk) as parts:
+        await consume_all(parts, batches)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(parts.tick_after, WINDOW_NS)
+            await asked(parts.store, 1)
+            tasks.cancel_scope.cancel()
+        parts.store.full = False
+        await consume_all(parts, later)
+        await parts.tick_after(0, force=True)
+        assert await parts.ticks() == []
+    async with running_parts(tmp_path, clock=clock) as parts:
+        await parts.tick_after(WINDOW_NS)
+        assert set(await parts.left()) == ids_of(batches + later)
+
+
+class Broken(SqliteStore):
+    """Has a defect."""
+
+    async def commit_tick(self, departure: Departure, left_ns: int) -> int:
+        raise ValueError("a defect")
+
+
+async def test_a_defect_ends_the_drain(tmp_path: Path) -> None:
+    """Loudly: its owner's task group ends with the error."""
+    async with running_parts(tmp_path, store=Broken) as parts:
+        await consume_all(parts, espan_batches(1))
+        parts.clock.move_on(WINDOW_NS)
+        with pytest.raises(ValueError, match="a defect"):
+            await parts.drain.run()
+
+
+async def test_what_left_is_counted(tmp_path: Path) -> None:
+    """Spans by outcome, edges by method, traces by verdict, groups by reason, and what was odd."""
+    batches = espan_batches(4)
+    with running_metrics("0") as metrics:
+        async with running_parts(tmp_path, instruments=Instruments(metrics.meter)) as parts:
+            await consume_all(parts, [*batches, batches[0], ordinary_batch()])
+            await parts.tick_after(WINDOW_NS)
+        lines = set(metrics.prometheus_text().decode().splitlines())
+    assert lines >= {
+        'linker_left_spans_total{outcome="export"} 36.0',
+        f'linker_left_spans_total{{outcome="folded"}} {float(len(batches[0]))}',
+        'linker_left_spans_total{outcome="pass"} 1.0',
+        'linker_edges_total{method="none"} 4.0',
+        'linker_edges_total{method="seq"} 16.0',
+        'linker_edges_total{method="thread"} 16.0',
+        'linker_left_traces_total{verdict="kept"} 4.0',
+        'linker_left_groups_total{reason="quiet"} 4.0',
+    }
