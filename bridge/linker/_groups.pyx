@@ -206,7 +206,7 @@ cdef class Groups:
     cdef uint32_t* _log_next
     cdef int32_t* _log_slots
     cdef uint32_t* _heads
-    cdef uint64_t _log_capacity, _head, _tail
+    cdef uint64_t _log_capacity, _buckets, _head, _tail, _head_at
 
     cdef public int64_t fragments_capped
     cdef public int64_t context_capped
@@ -239,7 +239,7 @@ cdef class Groups:
         return (
             12 * (self._key.capacity + self._lines.capacity)
             + sizeof(Row) * self._n_rows + sizeof(Node) * self._node_capacity
-            + 4 * self._n_left + 20 * self._log_capacity
+            + 4 * self._n_left + 16 * self._log_capacity + 4 * self._buckets
         )
 
     # --- room and bounds -------------------------------------------------------------------------------------------
@@ -304,40 +304,48 @@ cdef class Groups:
         return 0
 
     cdef int _reserve_log(self, uint64_t more) except -1:
-        cdef uint64_t capacity = 1024, i, mask, old = self._log_capacity - 1, live = self._head - self._tail
+        """The log is a ring that grows by a quarter: it holds more than anything else here."""
+        cdef uint64_t live = self._head - self._tail, capacity, buckets = 1024, i, at
         cdef uint64_t* keys
         cdef uint32_t* nexts
         cdef int32_t* slots
         cdef uint32_t* heads
         if live + more <= self._log_capacity:
             return 0
-        while capacity < live + more:
-            capacity *= 2
-        mask = capacity - 1
+        capacity = max(<uint64_t> 1024, (live + more) // 4 * 5 + 5)
+        while buckets < capacity // 2:
+            buckets *= 2
         keys = <uint64_t*> malloc(capacity * sizeof(uint64_t))
         nexts = <uint32_t*> malloc(capacity * sizeof(uint32_t))
         slots = <int32_t*> malloc(capacity * sizeof(int32_t))
-        heads = <uint32_t*> malloc(capacity * sizeof(uint32_t))
+        heads = <uint32_t*> malloc(buckets * sizeof(uint32_t))
         if keys == NULL or nexts == NULL or slots == NULL or heads == NULL:
             free(keys)
             free(nexts)
             free(slots)
             free(heads)
             raise MemoryError
-        for i in range(capacity):
+        for i in range(buckets):
             heads[i] = <uint32_t> self._tail
-        for i in range(self._tail + 1, self._head + 1):
-            keys[i & mask] = self._log_keys[i & old]
-            slots[i & mask] = self._log_slots[i & old]
-            nexts[i & mask] = heads[home(keys[i & mask], capacity)]
-            heads[home(keys[i & mask], capacity)] = <uint32_t> i
+        for i in range(live):
+            at = self._spot(self._tail + 1 + i)
+            keys[i] = self._log_keys[at]
+            slots[i] = self._log_slots[at]
+            nexts[i] = heads[home(keys[i], buckets)]
+            heads[home(keys[i], buckets)] = <uint32_t> (self._tail + 1 + i)
         free(self._log_keys)
         free(self._log_next)
         free(self._log_slots)
         free(self._heads)
         self._log_keys, self._log_next, self._log_slots, self._heads = keys, nexts, slots, heads
-        self._log_capacity = capacity
+        self._log_capacity, self._buckets = capacity, buckets
+        self._head_at = (live if live else capacity) - 1
         return 0
+
+    cdef inline uint64_t _spot(self, uint64_t number) noexcept nogil:
+        """Where in the ring a log entry lies that is not forgotten."""
+        cdef uint64_t behind = self._head - number
+        return self._head_at - behind if behind <= self._head_at else self._head_at + self._log_capacity - behind
 
     # --- groups ----------------------------------------------------------------------------------------------------
 
@@ -751,17 +759,18 @@ cdef class Groups:
 
     cdef bint _has_entry(self, uint64_t thread) noexcept nogil:
         cdef int32_t other = map_get(&self._key, thread)
-        cdef uint64_t at = self._newest(thread)
+        cdef uint64_t at = self._newest(thread), spot
         cdef int32_t steps = 0, seen = 0
         if other != NIL and other & ENTRY:
             return True
         while at and seen < MAX_CONTEXT and steps < MAX_STEPS:
-            if self._log_keys[at & (self._log_capacity - 1)] == thread:
+            spot = self._spot(at)
+            if self._log_keys[spot] == thread:
                 seen += 1
-                if self._log_slots[at & (self._log_capacity - 1)] & ENTRY:
+                if self._log_slots[spot] & ENTRY:
                     return True
             steps += 1
-            at = self._older(self._log_next[at & (self._log_capacity - 1)])
+            at = self._older(self._log_next[spot])
         return False
 
     def claim(self, const int32_t[::1] slots, *, bint held):
@@ -806,7 +815,7 @@ cdef class Groups:
     cdef uint64_t _newest(self, uint64_t key) noexcept nogil:
         if self._log_capacity == 0:
             return 0
-        return self._older(self._heads[home(key, self._log_capacity)])
+        return self._older(self._heads[home(key, self._buckets)])
 
     def context(self, const int32_t[::1] slots, const uint64_t[:, ::1] keys):
         cdef Py_ssize_t n = slots.shape[0], i, lane
@@ -860,22 +869,23 @@ cdef class Groups:
             found = self._after(found)
 
     cdef void _by_key(self, uint64_t key, bint one, Numbers* found) noexcept nogil:
-        cdef uint64_t at = self._newest(key), mask = self._log_capacity - 1
+        cdef uint64_t at = self._newest(key), spot
         cdef int32_t steps = 0, seen = 0
         while at:
-            if self._log_keys[at & mask] == key:
+            spot = self._spot(at)
+            if self._log_keys[spot] == key:
                 if seen == MAX_CONTEXT:
                     self.context_capped += 1
                     return
                 seen += 1
-                push(found, self._log_slots[at & mask] & ~ENTRY)
+                push(found, self._log_slots[spot] & ~ENTRY)
                 if one:
                     return
             steps += 1
             if steps == MAX_STEPS:
                 self.context_capped += 1
                 return
-            at = self._older(self._log_next[at & mask])
+            at = self._older(self._log_next[spot])
 
     cdef void _fragments(self, Node* entry, Numbers* out) noexcept nogil:
         cdef Node* nodes = self._nodes
@@ -897,7 +907,7 @@ cdef class Groups:
         const uint8_t[::1] parentless,
     ):
         cdef Py_ssize_t n = slots.shape[0], i, lane, top = 0
-        cdef uint64_t at, mask, bucket
+        cdef uint64_t at, bucket
         cdef int32_t new
         self._check(slots, NIL, self._n_rows, n)
         self._check(left, NIL, LEFT, n)
@@ -910,7 +920,6 @@ cdef class Groups:
         self._reserve_left(top)
         self._reserve_nodes(n)
         self._reserve_log(n * LANES)
-        mask = self._log_capacity - 1
         with nogil:
             for i in range(n):
                 new = left[i]
@@ -926,10 +935,11 @@ cdef class Groups:
                     if keys[i, lane] == 0:
                         continue
                     self._head += 1
-                    at = self._head & mask
+                    self._head_at = self._head_at + 1 if self._head_at + 1 < self._log_capacity else 0
+                    at = self._head_at
                     self._log_keys[at] = keys[i, lane]
                     self._log_slots[at] = new | (ENTRY if lane == THREAD and entry[i] else 0)
-                    bucket = home(keys[i, lane], self._log_capacity)
+                    bucket = home(keys[i, lane], self._buckets)
                     self._log_next[at] = self._heads[bucket]
                     self._heads[bucket] = <uint32_t> self._head
 

@@ -23,6 +23,8 @@ _SEQ: Final = 1.0
 _THREAD_ID: Final = 0.9
 _THREAD: Final = 0.8
 _HEADER: Final = 1.0
+_OF_COPIES: Final = ("span_id", "trace_hi", "trace_lo", "ebpf_trace_hi", "ebpf_trace_lo", "encode")
+"""What a copy is told of its original: it is not exported, and rows that left are not remembered with their parents."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -178,7 +180,7 @@ def _decisions(
     copies = np.flatnonzero((original != np.arange(n)) & new)
     for name, value in columns_of.items():
         value[earlier.rows] = getattr(earlier.decisions, name)
-        value[copies] = value[original[copies]]
+        value[copies] = value[original[copies]] if name in _OF_COPIES else 0
     columns_of["outcome"][copies] = Outcome.FOLDED
     return Decisions(**columns_of)
 

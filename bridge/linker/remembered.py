@@ -14,6 +14,8 @@ from bridge.spans import Decisions, SpanColumns
 _TRACE: Final = ("trace_hi", "trace_lo", "ebpf_trace_hi", "ebpf_trace_lo", "encode")
 _UNUSED: Final = ("service",)
 """Columns that no link is made by."""
+_NOT_ASKED: Final = ("parent_span_id", "method", "confidence")
+"""Decisions that no later row depends on; of the eBPF parent only whether there is one."""
 
 
 def packed(columns: SpanColumns) -> dict[str, NDArray[np.generic]]:
@@ -36,7 +38,7 @@ def unpacked(values: dict[str, NDArray[np.generic]]) -> SpanColumns:
 
 def _dtypes() -> dict[str, DTypeLike]:
     dtypes: dict[str, DTypeLike] = {n: d for n, d in SpanColumns.dtypes().items() if n not in _UNUSED}
-    dtypes.update({f"d_{n}": d for n, d in Decisions.dtypes().items() if n not in _TRACE})
+    dtypes.update({f"d_{n}": d for n, d in Decisions.dtypes().items() if n not in (*_TRACE, *_NOT_ASKED)})
     return dtypes | {"d_trace": np.int32, "d_order": np.uint32}
 
 
@@ -81,10 +83,7 @@ class Remembered:
         values: Mapping[str, NDArray[np.generic]] = packed(columns) | {
             "d_outcome": decisions.outcome,
             "d_span_id": decisions.span_id ^ columns.span_id,
-            "d_parent_span_id": decisions.parent_span_id,
-            "d_ebpf_parent_id": decisions.ebpf_parent_id ^ decisions.parent_span_id,
-            "d_method": decisions.method,
-            "d_confidence": decisions.confidence,
+            "d_ebpf_parent_id": (decisions.ebpf_parent_id != 0).astype(np.uint64),
             "d_trace": traces,
             "d_order": np.zeros(len(columns), np.uint32),
         }
@@ -115,19 +114,16 @@ class Remembered:
         return of_rows
 
     def take(self, slots: I32Array) -> tuple[SpanColumns, Decisions, NDArray[np.int64]]:
-        """Columns, decisions and order of leaving of rows."""
+        """Columns, decisions and order of leaving of rows; an eBPF parent's id reads 1, what was not kept 0."""
         values = self._rows.take(slots)
         kept = {n.removeprefix("d_"): values.pop(n) for n in tuple(values) if n.startswith("d_")}
         columns = unpacked(values)
         kept |= self._traces.take(kept.pop("trace").astype(np.int32))
         order = kept.pop("order").astype(np.int64)
         kept["span_id"] = kept["span_id"] ^ columns.span_id  # type: ignore[operator]
-        for name, base in (
-            ("ebpf_trace_hi", "trace_hi"),
-            ("ebpf_trace_lo", "trace_lo"),
-            ("ebpf_parent_id", "parent_span_id"),
-        ):
+        for name, base in (("ebpf_trace_hi", "trace_hi"), ("ebpf_trace_lo", "trace_lo")):
             kept[name] = kept[name] ^ kept[base]  # type: ignore[operator]
+        kept |= {name: np.zeros(slots.size, Decisions.dtypes()[name]) for name in _NOT_ASKED}
         return columns, Decisions(**kept), order  # type: ignore[arg-type]
 
     def close_tick(self, left_ns: int, rows: I32Array, traces: I32Array, mark: int) -> None:

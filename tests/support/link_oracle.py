@@ -445,7 +445,8 @@ def _decision(span: Span) -> dict[str, int]:
             "parent_span_id": span.parent_id,
         }
     if span.original is not None and span.original is not span:
-        return _decision(span.original) | {"outcome": Outcome.FOLDED}
+        parentless = dict.fromkeys(("parent_span_id", "ebpf_parent_id", "method"), 0)
+        return _decision(span.original) | parentless | {"outcome": Outcome.FOLDED}
     return {
         "outcome": Outcome.EXPORT if span.keep else Outcome.SAMPLED_OUT,
         "span_id": span.span_id,

@@ -178,3 +178,33 @@ def test_slots_out_of_bounds_are_refused() -> None:
     for slots in ([5000], [-2]):
         with pytest.raises(IndexError):
             groups.claim(np.asarray(slots, np.int32), held=False)
+
+
+@pytest.mark.parametrize("kept_rounds", [2, 9])
+def test_log_of_rows_that_left_wraps_and_grows_alike(kept_rounds: int) -> None:
+    """Both indexes find the same earlier rows while thousands leave and are forgotten, which the compiled one keeps in
+    a ring that wraps (few rounds kept) and grows (many kept)."""
+    random = np.random.default_rng(7)
+    both = (PlainGroups(), compiled.Groups())
+    rows, ticks, largest = 300, [], 0
+    for number in range(30):
+        keys = random.integers(1, 2_000, (rows, LANES), np.uint64) * (random.random((rows, LANES)) < 0.6)
+        slots = np.arange(rows, dtype=np.int32)
+        left = np.arange(rows, dtype=np.int32) + np.int32(rows * (number % (kept_rounds + 1)))
+        entry = (random.random(rows) < 0.5).view(np.uint8)
+        nothing = np.zeros(rows, np.uint64), np.zeros(rows, np.int64), np.zeros(rows, np.uint8)
+        found = []
+        for groups in both:
+            groups.add(slots, keys, entry, np.full(rows, number), 1 << 20)
+            found.append(sorted(groups.context(slots, keys).tolist()))
+            groups.checked(slots)
+            groups.depart(slots, keys)
+            groups.settle(slots, left, keys, entry, *nothing)
+        assert found[0] == found[1]
+        largest = max(largest, len(found[0]))
+        ticks.append((left, both[0].mark))
+        if len(ticks) > kept_rounds:
+            for groups in both:
+                groups.forget(*ticks[0])
+            del ticks[0]
+    assert largest > rows
