@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes what is generated from schemas/: the eSpan convention as code and as a page, and the narrow protobuf views.
+"""Writes what is generated from schemas/: the eSpan convention as code and as a page, and compiled protobuf schemas.
 
     python schemas/generate.py
 
@@ -12,12 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc_tools
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMAS = ROOT / "schemas"
-PROTOS = ("otlp_view.proto",)
+CODEC = ROOT / "bridge" / "codec"
+PROTOS = {"otlp_view.proto": CODEC, "point.proto": CODEC / "points", "point_view.proto": CODEC / "points"}
+"""Where each is compiled to."""
+INCLUDES = (f"-I{SCHEMAS}", f"-I{Path(grpc_tools.__file__).with_name('_proto')}")
 
 TYPES = {
     "enum": "one of",
@@ -168,17 +172,17 @@ def _table(rows: Iterable[Attribute]) -> str:
     return "\n".join(lines)
 
 
-def compile_protos(out: Path) -> None:
-    """Compile schemas/*.proto into this folder, to a _pb2.py and a _pb2.pyi each. Raises ValueError if one is wrong."""
-    arguments = ["protoc", f"-I{SCHEMAS}", f"--python_out={out}", f"--pyi_out={out}", *PROTOS]
-    if protoc.main(arguments):
-        raise ValueError("protoc refused schemas/*.proto; it says why on standard error")
+def compile_protos() -> None:
+    """Compile schemas/*.proto, to a _pb2.py and a _pb2.pyi each. Raises ValueError if one is wrong."""
+    for proto, out in PROTOS.items():
+        if protoc.main(["protoc", *INCLUDES, f"--python_out={out}", f"--pyi_out={out}", proto]):
+            raise ValueError(f"protoc refused schemas/{proto}; it says why on standard error")
 
 
 def descriptors(folder: Path) -> list[FileDescriptorProto]:
     """What schemas/*.proto say: versions of protoc agree on it, not on the code they write. Writes into `folder`."""
     out = folder / "descriptors.bin"
-    if protoc.main(["protoc", f"-I{SCHEMAS}", f"--descriptor_set_out={out}", *PROTOS]):
+    if protoc.main(["protoc", *INCLUDES, f"--descriptor_set_out={out}", *PROTOS]):
         raise ValueError("protoc refused schemas/*.proto; it says why on standard error")
     return list(FileDescriptorSet.FromString(out.read_bytes()).file)
 
@@ -191,4 +195,4 @@ OUTPUTS: Mapping[Path, Callable[[], str]] = {
 if __name__ == "__main__":
     for output, make in OUTPUTS.items():
         output.write_text(make(), encoding="utf-8")
-    compile_protos(ROOT / "bridge" / "codec")
+    compile_protos()

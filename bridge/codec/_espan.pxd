@@ -2,7 +2,7 @@
 """What the values of an eSpan's attributes mean: the rules of bridge.codec.espan, one by one and by the same names."""
 
 from libc.stdint cimport INT64_MAX, int8_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memcpy
 
 cdef enum Form:  # of a value
     NOTHING, TEXT, INTEGER, OTHER
@@ -12,6 +12,10 @@ cdef enum:  # keys that linking reads, by their bit in SpanColumns.faults
     APP_TRACE_ID_H, APP_PARENT_ID_L, APP_SPAN_SAMPLED, APP_TRACE_ID, APP_PARENT_ID, APP_TRACE_ENCODE
     SRC_IP, SRC_PORT, DST_IP, DST_PORT, START, DURATION
     KEYS
+
+cdef enum:
+    MAX_KEY = 32
+    MAX_NAMES = KEYS + 8  # a kernel may know other keys beside those
 
 cdef enum:  # bits of Row.texts
     PID_TEXT = 1
@@ -24,7 +28,7 @@ cdef enum:  # bridge.spans.Kind and Encoding
     HEX = 1
     DEC = 2
 
-cdef struct Row:  # bridge.codec.otlp_scan.ROW
+cdef struct Row:  # bridge.codec.rows.ROW
     uint64_t req_seq, resp_seq, thread_trace_id, pid, tid, tid_usr
     int64_t ktime, start_ns, end_ns
     uint64_t src_ip, dst_ip, app_trace_hi, app_trace_lo, app_parent
@@ -48,6 +52,68 @@ cdef struct Espan:
     uint32_t faults
     uint64_t own_start, own_end
     const uint8_t* data  # first byte of the request
+
+
+cdef struct Name:
+    uint64_t head  # of `text`
+    const char* text
+    int number
+
+cdef struct Names:  # zeroed before the first is added
+    Name[MAX_KEY][MAX_NAMES] of_length
+    int[MAX_KEY] count
+
+
+cdef inline uint64_t head_of(const uint8_t* text, int64_t n) noexcept nogil:
+    """Its first bytes, 8 at most: enough to tell most keys of one length apart, and short ones for good."""
+    cdef uint64_t head = 0
+    cdef uint32_t half, other
+    if n >= 8:
+        memcpy(&head, text, 8)
+    elif n >= 4:
+        memcpy(&half, text, 4)
+        memcpy(&other, text + n - 4, 4)
+        head = <uint64_t> half << 32 | other
+    elif n:
+        head = text[0] | <uint64_t> text[n >> 1] << 8 | <uint64_t> text[n - 1] << 16
+    return head
+
+
+cdef inline void add_name(Names* names, bytes key, int number):
+    """`key` has to stay alive as long as `names` is used."""
+    cdef Py_ssize_t n = len(key)
+    if n >= MAX_KEY or names.count[n] >= MAX_NAMES:
+        raise ImportError(f"the kernel cannot look up {key.decode()}")
+    names.of_length[n][names.count[n]] = Name(head_of(key, n), key, number)
+    names.count[n] += 1
+
+
+cdef inline int number_of(const Names* names, const uint8_t* key, int64_t n) noexcept nogil:
+    """The number of a key, -1 where it is none of them."""
+    cdef int i
+    cdef uint64_t head
+    cdef const Name* name
+    if n >= MAX_KEY or not names.count[n]:
+        return -1
+    head = head_of(key, n)
+    for i in range(names.count[n]):
+        name = &names.of_length[n][i]
+        if name.head == head and (n <= 8 or memcmp(key + 8, name.text + 8, n - 8) == 0):
+            return name.number
+    return -1
+
+
+cdef inline bint has_value(const Value* value) noexcept nogil:
+    return value.form == Form.INTEGER or value.form == Form.OTHER or (value.form == Form.TEXT and value.n > 0)
+
+
+cdef inline void set_value(Espan* espan, int key, const Value* value) noexcept nogil:
+    """Of a key given twice the last counts, also where it has no value."""
+    espan.there |= 1u << key
+    espan.present &= ~(1u << key)
+    if has_value(value):
+        espan.present |= 1u << key
+        espan.values[key] = value[0]
 
 
 cdef inline bint is_word(const Value* value, const char* word, int64_t n) noexcept nogil:

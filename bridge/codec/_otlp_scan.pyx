@@ -8,9 +8,11 @@ that walk a message read from `p` to `end` and are told how many more messages a
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
-from bridge.codec._espan cimport KEYS, ORDINARY, Espan, Form, Row, Value, read_espan
+from bridge.codec._espan cimport (
+    KEYS, ORDINARY, Espan, Form, Names, Row, Value, add_name, number_of, read_espan, set_value,
+)
 from bridge.codec._wire cimport DELIMITED, big_endian, is_utf8, little_endian, read_field, read_varint
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -23,7 +25,6 @@ cdef enum:
     MAX_MESSAGES = 32
     MAX_FIELDS = 32
     MAX_TOLD = 8
-    MAX_KEY = 32
 
 cdef enum:  # tags: field number << 3 | wire type
     RESOURCE_SPANS = 0x0A  # in ExportTraceServiceRequest
@@ -102,18 +103,13 @@ SPAN_MESSAGE = _NUMBERS["opentelemetry.proto.trace.v1.Span"]
 PAIR_MESSAGE = _NUMBERS["opentelemetry.proto.common.v1.KeyValue"]
 VALUE_MESSAGE = _NUMBERS["opentelemetry.proto.common.v1.AnyValue"]
 
-cdef struct Name:
-    uint8_t key
-    const char* text
-
-cdef Name[MAX_KEY][KEYS] names  # by length
-cdef int[MAX_KEY] names_of_length
+cdef Names names
 _KEYS = tuple(key.encode() for key in convention.KEY_OF_BIT)  # keeps alive what `names` points at
-if len(_KEYS) != KEYS or max(map(len, _KEYS)) >= MAX_KEY:
+if len(_KEYS) != KEYS:
     raise ImportError("the kernel knows other keys than schemas/espan.toml")
-for _bit, _name in enumerate(_KEYS):
-    names[len(_name)][names_of_length[len(_name)]] = Name(_bit, PyBytes_AS_STRING(_name))
-    names_of_length[len(_name)] += 1
+memset(&names, 0, sizeof(Names))
+for _bit, _key in enumerate(_KEYS):
+    add_name(&names, _key, _bit)
 
 cdef uint32_t MARKERS = sum(convention.FAULT[key] for key in convention.MARKERS)
 cdef uint32_t REQUIRED = sum(convention.FAULT[key] for key in convention.REQUIRED)
@@ -179,17 +175,6 @@ cdef inline bint read_any_value(const uint8_t* p, const uint8_t* end, int depth,
     return True
 
 
-cdef inline int key_number(const uint8_t* key, int64_t n) noexcept nogil:
-    """The bit of a key, -1 where linking does not read it."""
-    cdef int i
-    if n >= MAX_KEY:
-        return -1
-    for i in range(names_of_length[n]):
-        if memcmp(key, names[n][i].text, n) == 0:
-            return names[n][i].key
-    return -1
-
-
 cdef inline bint read_attribute(const uint8_t* p, const uint8_t* end, int depth, Espan* espan) noexcept nogil:
     """A KeyValue. Of a field given twice the last counts, values are merged; of a key given twice the last counts."""
     cdef uint64_t tag
@@ -212,13 +197,9 @@ cdef inline bint read_attribute(const uint8_t* p, const uint8_t* end, int depth,
                 return False
         elif tag & 7 == DELIMITED and not is_content(content, p, PAIR_MESSAGE, tag, depth):
             return False
-    number = key_number(key, n)
+    number = number_of(&names, key, n)
     if number >= 0:
-        espan.there |= 1u << number
-        espan.present &= ~(1u << number)
-        if value.form == Form.INTEGER or value.form == Form.OTHER or (value.form == Form.TEXT and value.n):
-            espan.present |= 1u << number
-            espan.values[number] = value
+        set_value(espan, number, &value)
     return True
 
 

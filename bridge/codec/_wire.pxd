@@ -5,7 +5,7 @@ A `p` is where reading goes on, an `end` the first byte behind the message it is
 they stopped, or NULL where there is nothing that protobuf reads. No byte is read before it was compared with `end`.
 """
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 cdef enum:  # wire types
@@ -79,12 +79,22 @@ cdef inline const uint8_t* read_field(
 ) noexcept nogil:
     """One field of a message inside which `depth` more are read. Its content ends where the field does; where it begins
     is only said of delimited fields."""
+    cdef uint64_t number
+    return read_number_or_field(p, end, depth, tag, content, &number)
+
+
+cdef inline const uint8_t* read_number_or_field(
+    const uint8_t* p, const uint8_t* end, int depth, uint64_t* tag, const uint8_t** content, uint64_t* number
+) noexcept nogil:
+    """`read_field`, with the number of a varint field."""
     cdef uint64_t length
     p = read_tag(p, end, tag)
     if p == NULL or tag[0] >> 3 == 0:
         return NULL
+    content[0] = p
+    if tag[0] & 7 == VARINT:
+        return read_varint(p, end, 10, number)
     if tag[0] & 7 != DELIMITED:
-        content[0] = p
         return skip_value(p, end, tag[0], depth)
     if p < end and p[0] < 0x80:
         length = p[0]
@@ -97,11 +107,35 @@ cdef inline const uint8_t* read_field(
     return p + length
 
 
+cdef inline bint is_ascii(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """Looks at the last bytes twice rather than at each by itself."""
+    cdef uint64_t word, more
+    cdef uint32_t half, other
+    if end - p >= 8:
+        memcpy(&word, end - 8, 8)
+        while end - p > 8:
+            memcpy(&more, p, 8)
+            word |= more
+            p += 8
+        return word & 0x8080808080808080U == 0
+    if end - p >= 4:
+        memcpy(&half, p, 4)
+        memcpy(&other, end - 4, 4)
+        return (half | other) & 0x80808080U == 0
+    word = 0
+    while p < end:
+        word |= p[0]
+        p += 1
+    return word < 0x80
+
+
 cdef inline bint is_utf8(const uint8_t* p, const uint8_t* end) noexcept nogil:
     """Unicode 15, table 3-7: no overlong form, no surrogate, nothing beyond U+10FFFF."""
     cdef uint64_t word
     cdef uint8_t low, high
     cdef int more
+    if is_ascii(p, end):
+        return True
     while p < end:
         if end - p >= 8:
             memcpy(&word, p, 8)

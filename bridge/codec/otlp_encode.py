@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bridge.errors import InvalidData, PermanentError
-from bridge.spans import Context, Decisions, LinkedSpans, Method, Outcome, PayloadFormat, SpanLinks
+from bridge.codec.points.to_otlp import as_otlp
+from bridge.codec.wire import field, fields, head, varint
+from bridge.errors import InvalidData
+from bridge.spans import Context, Decisions, LinkedSpans, Method, Outcome, SpanLinks
 
 I64Array = NDArray[np.int64]
 U32Array = NDArray[np.uint32]
@@ -41,8 +43,6 @@ REPLACED_KEYS: Final = frozenset(
 _RESOURCE_SPANS, _SCOPE_SPANS, _SPANS = 0x0A, 0x12, 0x12
 _TRACE_ID, _SPAN_ID, _PARENT_ID, _ATTRIBUTE, _LINK = 0x0A, 0x12, 0x22, 0x4A, 0x6A
 _KEY, _VALUE, _STRING_VALUE = 0x0A, 0x12, 0x0A
-_MAX_GROUPS = 100
-"""How deep groups of unknown fields may nest: as deep as protobuf itself reads them."""
 
 
 def encode_requests(linked: LinkedSpans, *, max_spans: int, max_bytes: int) -> Iterator[tuple[bytes, int]]:
@@ -55,26 +55,26 @@ def encode_requests(linked: LinkedSpans, *, max_spans: int, max_bytes: int) -> I
     Links at ordinary spans are left out: those leave unchanged. A few bytes of `max_bytes` per resource and scope may
     stay unused, because how long a length is is only known afterwards.
 
-    Raises InvalidData where the bytes of an eSpan are no protobuf message, PermanentError for spans that are points,
-    and ValueError for limits below 1, rows of another outcome than EXPORT and PASS, or places that are not there.
+    Points are turned into spans first (docs/datakit-mapping.md).
+
+    Raises InvalidData where the bytes of an eSpan are no protobuf message, and ValueError for limits below 1, rows of
+    another outcome than EXPORT and PASS, or places that are not there.
     """
     if max_spans < 1 or max_bytes < 1:
         raise ValueError(f"a body holds at least 1 span and 1 byte, not {max_spans} and {max_bytes}")
     if not len(linked):
         return
+    linked = as_otlp(linked)
     splicer = _splicer(linked)
     contexts = _contexts(linked)
-    for start, stop in _bodies(splicer.sizes, contexts, _trace_starts(linked.decisions), max_spans, max_bytes):
+    for start, stop in _bodies(splicer.sizes, contexts, trace_starts(linked.decisions), max_spans, max_bytes):
         yield _body(splicer, contexts, start, stop), stop - start
 
 
 def _splicer(linked: LinkedSpans) -> "PlainSplicer":
-    for block in linked.blocks:
-        if block.format != PayloadFormat.OTLP_SPAN:
-            raise PermanentError(f"spans in the format {block.format.name} cannot be sent as OTLP; only OTLP spans can")
     if not np.isin(linked.decisions.outcome, (Outcome.EXPORT, Outcome.PASS)).all():
         raise ValueError("linked spans hold a row whose outcome is neither EXPORT nor PASS")
-    rows = _flat_rows(linked)
+    rows = flat_rows(linked)
     starts = np.concatenate([block.offsets[:-1] for block in linked.blocks])[rows]
     ends = np.concatenate([block.offsets[1:] for block in linked.blocks])[rows]
     by_row = np.argsort(linked.links.row, kind="stable")
@@ -82,8 +82,8 @@ def _splicer(linked: LinkedSpans) -> "PlainSplicer":
     return Splicer(data, linked.block, starts, ends, linked.decisions, linked.links.take(by_row))
 
 
-def _flat_rows(linked: LinkedSpans) -> I64Array:
-    """Where each span is when the rows of all blocks are counted through."""
+def flat_rows(linked: LinkedSpans) -> I64Array:
+    """Where each span is when the rows of all blocks are counted through. Raises ValueError where one is not there."""
     lengths = np.array([len(block) for block in linked.blocks], np.int64)
     if (linked.block >= lengths.size).any() or (linked.row >= lengths[linked.block]).any():
         raise ValueError("linked spans name a block or a row that is not there")
@@ -102,7 +102,7 @@ class _Contexts:
 
 
 def _contexts(linked: LinkedSpans) -> _Contexts:
-    in_block = np.concatenate([block.context for block in linked.blocks])[_flat_rows(linked)]
+    in_block = np.concatenate([block.context for block in linked.blocks])[flat_rows(linked)]
     pairs, pair_of_span = np.unique(linked.block.astype(np.uint64) << 32 | in_block, return_inverse=True)
     named = [linked.blocks[pair >> 32].contexts[pair & 0xFFFFFFFF] for pair in pairs.tolist()]
     # A tick may name nearly as many contexts as spans, most of them equal: tuples are compared faster than contexts.
@@ -118,7 +118,7 @@ def _contexts(linked: LinkedSpans) -> _Contexts:
     return _Contexts([distinct[i] for i in by_resource.tolist()], resource[by_resource], of_span)
 
 
-def _trace_starts(decisions: Decisions) -> I64Array:
+def trace_starts(decisions: Decisions) -> I64Array:
     """For each row the first row of its trace: of the rows side by side that share an exported or eBPF trace id."""
     joined = np.zeros(len(decisions), np.bool_)
     for hi, lo in (
@@ -130,11 +130,11 @@ def _trace_starts(decisions: Decisions) -> I64Array:
 
 
 def _bodies(
-    sizes: I64Array, contexts: _Contexts, trace_starts: I64Array, max_spans: int, max_bytes: int
+    sizes: I64Array, contexts: _Contexts, of_trace: I64Array, max_spans: int, max_bytes: int
 ) -> Iterator[tuple[int, int]]:
     """Rows [start, stop) of each body: as many as fit, ending between traces where it does not begin inside one."""
     n, max_bytes = sizes.size, min(max_bytes, 1 << 62)  # what int64 can hold with room for a sum
-    frame = 1 + len(_varint(max_bytes))
+    frame = 1 + len(varint(max_bytes))
     scope_bytes = np.array([frame + len(c.scope_spans) for c in contexts.distinct], np.int64)
     resource_bytes = np.array([frame + len(c.resource_spans) for c in contexts.distinct], np.int64)
     resource_of_span = contexts.resource[contexts.of_span]
@@ -149,8 +149,8 @@ def _bodies(
             used[first] += cost[contexts.of_span[start:stop][first]]
         fitting = int(np.searchsorted(np.cumsum(used), max_bytes, side="right"))
         stop = start + max(fitting, 1)
-        if stop < n and trace_starts[stop] > start:
-            stop = int(trace_starts[stop])
+        if stop < n and of_trace[stop] > start:
+            stop = int(of_trace[stop])
         yield start, stop
         start = stop
 
@@ -173,10 +173,10 @@ def _resource_heads(scopes: Sequence[tuple[Context, int]]) -> list[bytes]:
 
     scopes: context, and bytes of its spans.
     """
-    heads = [_head(_SCOPE_SPANS, len(c.scope_spans) + length) + c.scope_spans for c, length in scopes]
+    heads = [head(_SCOPE_SPANS, len(c.scope_spans) + length) + c.scope_spans for c, length in scopes]
     resource = scopes[0][0].resource_spans
     length = len(resource) + sum(map(len, heads)) + sum(length for _, length in scopes)
-    return [_head(_RESOURCE_SPANS, length) + resource + heads[0], *heads[1:]]
+    return [head(_RESOURCE_SPANS, length) + resource + heads[0], *heads[1:]]
 
 
 class PlainSplicer:
@@ -212,7 +212,7 @@ class PlainSplicer:
             span = data[number][begin:stop]
             if decisions.outcome[i] == Outcome.EXPORT:
                 span = _spliced(i, span, decisions, links, range(linked[i], linked[i + 1]))
-            self._spans.append(_head(_SPANS, len(span)) + span)
+            self._spans.append(head(_SPANS, len(span)) + span)
         self.sizes = np.array([len(span) for span in self._spans], np.int64)
 
     def write(self, rows: I64Array, heads: Sequence[bytes], before: I64Array) -> bytes:
@@ -234,11 +234,11 @@ def _spliced(i: int, span: bytes, decisions: Decisions, links: SpanLinks, carrie
     """Span i with what was decided, and the links it carries, in the place of what it came with."""
     trace_id = _id(decisions.trace_hi[i]) + _id(decisions.trace_lo[i])
     ebpf_trace_id = _id(decisions.ebpf_trace_hi[i]) + _id(decisions.ebpf_trace_lo[i])
-    out = [_field(_TRACE_ID, trace_id), _field(_SPAN_ID, _id(decisions.span_id[i]))]
+    out = [field(_TRACE_ID, trace_id), field(_SPAN_ID, _id(decisions.span_id[i]))]
     if decisions.parent_span_id[i]:
-        out.append(_field(_PARENT_ID, _id(decisions.parent_span_id[i])))
+        out.append(field(_PARENT_ID, _id(decisions.parent_span_id[i])))
     try:
-        out += [field for tag, field, value in _fields(span) if not _is_replaced(tag, value)]
+        out += [raw for tag, raw, value in fields(span) if not _is_replaced(tag, value)]
     except InvalidData as exc:
         raise InvalidData(f"span {i}: {exc}") from exc
     out.append(_attribute(b"ebpf_trace_id", ebpf_trace_id.hex().encode()))
@@ -248,85 +248,19 @@ def _spliced(i: int, span: bytes, decisions: Decisions, links: SpanLinks, carrie
         out.append(_attribute(b"espan.link.method", Method(decisions.method[i]).name.lower().encode()))
     for j in carried:
         trace_id = _id(links.trace_hi[j]) + _id(links.trace_lo[j])
-        out.append(_field(_LINK, _field(_TRACE_ID, trace_id) + _field(_SPAN_ID, _id(links.span_id[j]))))
+        out.append(field(_LINK, field(_TRACE_ID, trace_id) + field(_SPAN_ID, _id(links.span_id[j]))))
     return b"".join(out)
 
 
 def _is_replaced(tag: int, value: bytes) -> bool:
     if tag != _ATTRIBUTE:
         return tag in (_TRACE_ID, _SPAN_ID, _PARENT_ID)
-    keys = [key for tag, _, key in _fields(value) if tag == _KEY]
+    keys = [key for tag, _, key in fields(value) if tag == _KEY]
     return bool(keys) and keys[-1] in REPLACED_KEYS  # of a field given twice, protobuf takes the last
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """(tag, field, value) of each field of a message; a value is empty where the field is not length-delimited."""
-    at = 0
-    while at < len(message):
-        tag, value = _number(message, at)
-        if tag & 7 == 2:
-            length, value = _number(message, value)
-            end = value + length
-        else:
-            value = end = _skip(message, value, tag)
-        if end > len(message) or tag >> 3 == 0:
-            raise InvalidData(f"no protobuf field, or one that is cut off, at byte {at}")
-        yield tag, message[at:end], message[value:end]
-        at = end
-
-
-def _skip(message: bytes, at: int, tag: int) -> int:
-    """Where the value of a field ends; behind the message where it is cut off."""
-    groups: list[int] = []
-    while True:
-        wire_type = tag & 7
-        if wire_type == 0:
-            at = next((i + 1 for i in range(at, min(at + 10, len(message))) if message[i] < 0x80), len(message) + 1)
-        elif wire_type in (1, 5):
-            at += 8 if wire_type == 1 else 4
-        elif wire_type == 2:
-            length, at = _number(message, at)
-            at += length
-        elif wire_type == 3 and len(groups) < _MAX_GROUPS:
-            groups.append(tag >> 3)
-        elif wire_type != 4 or not groups or groups.pop() != tag >> 3:
-            raise InvalidData(f"no protobuf field before byte {at}")
-        if not groups:
-            return at
-        tag, at = _number(message, at)  # inside a group protobuf reads field number 0, too
-
-
-def _number(message: bytes, at: int) -> tuple[int, int]:
-    """A tag or length, 32 bits in at most 5 bytes, and where it ends."""
-    if at < len(message) and message[at] < 0x80:
-        return message[at], at + 1
-    number = 0
-    for i, byte in enumerate(message[at : at + 5]):
-        number |= (byte & 0x7F) << 7 * i
-        if byte < 0x80 and number < 1 << 32:
-            return number, at + i + 1
-    raise InvalidData(f"no tag or length at byte {at}")
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-def _head(tag: int, length: int) -> bytes:
-    return bytes((tag,)) + _varint(length)
-
-
-def _field(tag: int, value: bytes) -> bytes:
-    return _head(tag, len(value)) + value
-
-
 def _attribute(key: bytes, text: bytes) -> bytes:
-    return _field(_ATTRIBUTE, _field(_KEY, key) + _field(_VALUE, _field(_STRING_VALUE, text)))
+    return field(_ATTRIBUTE, field(_KEY, key) + field(_VALUE, field(_STRING_VALUE, text)))
 
 
 def _id(number: int | np.uint64) -> bytes:

@@ -1,7 +1,6 @@
 """Serialized ExportTraceServiceRequests to batches of spans."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,29 +8,8 @@ from numpy.typing import NDArray
 from bridge.codec.digest import digests
 from bridge.codec.espan import hash_of
 from bridge.codec.otlp_scan import Refusal, Scan, resource_texts, scan_request
-from bridge.spans import Context, Kind, PayloadBlock, PayloadFormat, SpanBatch, SpanColumns, convention, derive_span_ids
-
-_DERIVED = ("span_id", "sender", "service", "digest")
-_IDENTITY = (
-    "kind",
-    "direction",
-    "req_seq",
-    "resp_seq",
-    "thread_trace_id",
-    "pid",
-    "tid",
-    "tid_usr",
-    "ktime",
-    "start_ns",
-    "duration_ns",
-    "src_ip",
-    "src_port",
-    "dst_ip",
-    "dst_port",
-)
-"""Fields of a scanned row in the order of `derive_span_ids`."""
-
-U64Array = NDArray[np.uint64]
+from bridge.codec.rows import faulty_keys, span_columns
+from bridge.spans import Context, PayloadBlock, PayloadFormat, SpanBatch, SpanColumns
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,34 +43,19 @@ def decoded(scan: Scan, *, peer: str, path: str = "resource_spans[{}].scope_span
         batch=SpanBatch(columns, payload),
         rejected=scan.refused,
         rejection=_rejection(scan.refusals, scan.refused, path),
-        faulty=_faulty(columns.faults),
+        faulty=faulty_keys(columns.faults),
     )
 
 
 def _columns(scan: Scan, offsets: NDArray[np.int64], peer: str) -> SpanColumns:
-    rows = scan.rows
-    columns: dict[str, NDArray[Any]] = {
-        name: np.ascontiguousarray(rows[name]) for name in SpanColumns.dtypes() if name not in _DERIVED
-    }
-    columns["digest"] = digests(scan.data, offsets)
-    columns["span_id"] = _span_ids(rows, columns["digest"])
-    columns["sent_span_id"][columns["kind"] == Kind.ORDINARY] = 0
     names = [_resource_hashes(context, peer) for context in scan.contexts]
     sender_service = np.array(names, np.uint64).reshape(-1, 2)
-    columns["sender"] = sender_service[scan.context, 0]
-    columns["service"] = sender_service[scan.context, 1]
-    return SpanColumns(**columns)
-
-
-def _span_ids(rows: NDArray[np.void], digest: U64Array) -> U64Array:
-    ids: U64Array = rows["sent_span_id"].copy()
-    without = np.flatnonzero(ids == 0)
-    if without.size:
-        some = rows[without]
-        # int64 columns enter as their bit pattern
-        identity = tuple(some[name].astype(np.uint64) for name in _IDENTITY)
-        ids[without] = derive_span_ids(identity, some["keys_present"], digest[without], ids[without])
-    return ids
+    return span_columns(
+        scan.rows,
+        digest=digests(scan.data, offsets),
+        sender=sender_service[scan.context, 0],
+        service=sender_service[scan.context, 1],
+    )
 
 
 def _resource_hashes(context: Context, peer: str) -> tuple[int, int]:
@@ -105,10 +68,3 @@ def _rejection(refusals: tuple[Refusal, ...], refused: int, path: str) -> str:
     if refused > len(told):
         told.append(f"and {refused - len(told)} more")
     return "; ".join(told)
-
-
-def _faulty(faults: NDArray[np.uint32]) -> dict[str, int]:
-    if not faults.any():
-        return {}
-    counts = {key: int(np.count_nonzero(faults & bit)) for key, bit in convention.FAULT.items()}
-    return {key: count for key, count in counts.items() if count}

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from bridge.codec import otlp_view_pb2 as view
-from bridge.codec.espan import U64, Value, address, hash_of, own_time, read_espan
+from bridge.codec.espan import U64, Value, own_time, read_espan
+from bridge.codec.rows import ROW, read_texts
 from bridge.errors import InvalidData
 from bridge.spans import Context, Kind, convention
 
@@ -36,30 +37,10 @@ _MIN_SPAN_BYTES: Final = 13
 
 _Around = TypeVar("_Around", view.ResourceSpans, view.ScopeSpans)
 
-ROW: Final = np.dtype(
-    [
-        *((name, np.uint64) for name in ("req_seq", "resp_seq", "thread_trace_id", "pid", "tid", "tid_usr")),
-        *((name, np.int64) for name in ("ktime", "start_ns", "end_ns")),
-        *((name, np.uint64) for name in ("src_ip", "dst_ip", "app_trace_hi", "app_trace_lo", "app_parent")),
-        *((name, np.uint64) for name in ("trace_hi", "trace_lo", "sent_span_id", "parent_id", "duration_ns")),
-        ("faults", np.uint32),
-        *((name, np.uint16) for name in ("src_port", "dst_port")),
-        *((name, np.uint8) for name in ("kind", "direction", "app_encode")),
-        ("app_flag", np.int8),
-        *((name, np.uint8) for name in ("keys_present", "texts")),
-    ],
-    align=True,
-)
-"""One span: columns of `SpanColumns`, and what `derive_span_ids` wants. `texts` is the kernel's: see TEXT_COLUMNS.
-
-sent_span_id holds the id of ordinary spans, too.
-"""
 PLACE: Final = np.dtype(
     [(f"{name}{part}", np.int64) for name in ("span", "scope", "resource") for part in ("", "_bytes")]
 )
 """Where in the request a span, its ScopeSpans and its ResourceSpans are: first byte and how many."""
-TEXT_COLUMNS: Final = (("pid", 1, hash_of), ("src_ip", 2, address), ("dst_ip", 4, address))
-"""(column, bit in `texts`, what becomes of the text). Under the bit the column says where: first byte << 32 | bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +87,7 @@ def scan_compiled(data: bytes) -> Scan:
     if taken < 0:
         raise InvalidData(what_is_wrong(data))
     rows, places = rows[:taken], places[:taken]
-    _read_texts(rows, data)
+    read_texts(rows, data)
     contexts, context = _contexts(places, data)
     return Scan(
         rows=rows,
@@ -117,15 +98,6 @@ def scan_compiled(data: bytes) -> Scan:
         refused=refused,
         refusals=tuple(Refusal(r, s, i, _why_refused(data[at:end])) for r, s, i, at, end in refusals),
     )
-
-
-def _read_texts(rows: NDArray[np.void], data: bytes) -> None:
-    if not rows["texts"].any():
-        return
-    for column, bit, meaning in TEXT_COLUMNS:
-        for row in np.flatnonzero(rows["texts"] & bit).tolist():
-            at, length = divmod(int(rows[column][row]), 2**32)
-            rows[column][row] = meaning(data[at : at + length].decode())
 
 
 def _contexts(places: NDArray[np.void], data: bytes) -> tuple[tuple[Context, ...], NDArray[np.uint32]]:

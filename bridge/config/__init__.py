@@ -1,4 +1,4 @@
-"""Settings: a TOML file and the environment, read once into frozen tables.
+"""Settings: TOML files and the environment, read once into frozen tables.
 
 Guarantees: whatever is wrong is told at once and before anything starts, with the path of the key, its value, what is
 allowed and what was probably meant; unknown keys are wrong; secrets show in no repr, error or listing.
@@ -9,6 +9,8 @@ reloading while running.
 
 from bridge.config.exporters import (
     ConsoleExporterSettings,
+    DatawayExporterSettings,
+    DatawayTlsSettings,
     ExporterSettings,
     FileExporterSettings,
     OtlpGrpcExporterSettings,
@@ -21,6 +23,8 @@ from bridge.config.settings import Settings
 
 __all__ = [
     "ConsoleExporterSettings",
+    "DatawayExporterSettings",
+    "DatawayTlsSettings",
     "ExporterSettings",
     "FileExporterSettings",
     "Loaded",

@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 from bridge.config.exporters import (
     TYPES,
     ConsoleExporterSettings,
+    DatawayExporterSettings,
     FileExporterSettings,
     OtlpGrpcExporterSettings,
     OtlpHttpExporterSettings,
@@ -21,11 +22,12 @@ from bridge.config.table import Table
 EXPORTERS: Mapping[str, type[Table]] = {
     "otlp_grpc": OtlpGrpcExporterSettings,
     "otlp_http": OtlpHttpExporterSettings,
+    "dataway": DatawayExporterSettings,
     "file": FileExporterSettings,
     "console": ConsoleExporterSettings,
 }
 TYPE_ALLOWED = ", ".join(f'"{name}"' for name in TYPES)
-FIRST = ("type", "endpoint", "traces_endpoint")
+FIRST = ("type", "endpoint", "traces_endpoint", "url")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 

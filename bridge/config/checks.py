@@ -11,8 +11,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bridge.config.catalogue import dotted
-from bridge.config.environment import DATAWAY, OTEL
-from bridge.config.exporters import OTLP_EXPORTERS, FileExporterSettings, OtlpGrpcExporterSettings
+from bridge.config.datakit import DATAWAY
+from bridge.config.environment import OTEL
+from bridge.config.exporters import (
+    NETWORK_EXPORTERS,
+    DatawayExporterSettings,
+    FileExporterSettings,
+    OtlpGrpcExporterSettings,
+    TlsSettings,
+)
+from bridge.config.fields import masked_url
 from bridge.config.problems import Path, Problem, named
 from bridge.config.settings import Settings
 from bridge.config.units import format_duration
@@ -34,20 +42,15 @@ class Listener:
         return f"{dotted((*self.path, 'port'))} = {self.port} on {self.host}"
 
 
-def missing_exporters(raw: Mapping[str, Any], environ: Mapping[str, str]) -> Iterator[Problem]:
+def missing_exporters(raw: Mapping[str, Any]) -> Iterator[Problem]:
     """No exporter at all, with how to add one."""
     if raw.get("exporters") or not isinstance(raw.get("exporters", {}), dict):
         return
-    later = (
-        f"{DATAWAY} is set, but the Dataway exporter comes with a later release; use another one until then.\n"
-        if DATAWAY in environ
-        else ""
-    )
     yield Problem(
         "exporters",
-        f": none is configured, so that nothing could leave the bridge. {later}Add one to the file, for instance\n"
+        ": none is configured, so that nothing could leave the bridge. Add one to the file, for instance\n"
         '  [exporters.backend]\n  type = "otlp_grpc"\n  endpoint = "http://tempo:4317"\n'
-        f"or set {OTEL}ENDPOINT in the environment.",
+        f"or set {OTEL}ENDPOINT or {DATAWAY} in the environment.",
     )
 
 
@@ -76,6 +79,7 @@ def _listeners(settings: Settings) -> Iterator[Listener]:
     tables = (
         (("receivers", "otlp_grpc"), settings.receivers.otlp_grpc),
         (("receivers", "otlp_http"), settings.receivers.otlp_http),
+        (("receivers", "datakit"), settings.receivers.datakit),
         (("web",), settings.web),
     )
     for path, table in tables:
@@ -85,7 +89,7 @@ def _listeners(settings: Settings) -> Iterator[Listener]:
 
 def _receivers(settings: Settings) -> Iterator[Problem]:
     receivers = settings.receivers
-    if not (receivers.otlp_grpc.enabled or receivers.otlp_http.enabled):
+    if not (receivers.otlp_grpc.enabled or receivers.otlp_http.enabled or receivers.datakit.enabled):
         yield Problem("receivers", ": none is enabled, so that nothing could reach the bridge; enable one")
 
 
@@ -100,20 +104,27 @@ def _clashes(listeners: list[Listener]) -> Iterator[Problem]:
 
 
 def _own_endpoints(settings: Settings, variables: Mapping[Path, str], listeners: list[Listener]) -> Iterator[Problem]:
-    for name, exporter in settings.exporters.items():
-        if not isinstance(exporter, OTLP_EXPORTERS):
-            continue
-        key = "endpoint" if exporter.endpoint else "traces_endpoint"
-        path = ("exporters", name, key)
-        host, port = _host_port(exporter.url)
+    for path, url in _targets(settings):
+        host, port = _host_port(url)
         for listener in listeners:
             if port == listener.port and _reaches(host, listener.host):
                 yield Problem(
                     named(path, variables),
-                    f' = "{getattr(exporter, key)}": this is the bridge itself, which listens there ({listener}); its '
+                    f' = "{masked_url(url)}": this is the bridge itself, which listens there ({listener}); its '
                     "traces would come back to it. Give the backend or the listener another port",
                     (path, (*listener.path, "port"), (*listener.path, "host")),
                 )
+
+
+def _targets(settings: Settings) -> Iterator[tuple[Path, str]]:
+    """Where the bridge sends to."""
+    for name, exporter in settings.exporters.items():
+        if isinstance(exporter, DatawayExporterSettings):
+            yield ("exporters", name, "url"), exporter.address
+        elif isinstance(exporter, NETWORK_EXPORTERS):
+            yield ("exporters", name, "endpoint" if exporter.endpoint else "traces_endpoint"), exporter.url
+    if (forward_to := settings.receivers.datakit.forward_to) is not None:
+        yield ("receivers", "datakit", "forward_to"), forward_to.get_secret_value()
 
 
 def _host_port(url: str) -> tuple[str, int]:
@@ -159,11 +170,15 @@ def _ages(settings: Settings, variables: Mapping[Path, str]) -> Iterator[Problem
 
 def _tls(settings: Settings, variables: Mapping[Path, str]) -> Iterator[Problem]:
     for name, exporter in settings.exporters.items():
-        if not isinstance(exporter, OTLP_EXPORTERS):
+        if not isinstance(exporter, NETWORK_EXPORTERS):
             continue
         path = ("exporters", name, "tls")
         about = (path, ("exporters", name, "endpoint"))
-        if exporter.tls.insecure and (exporter.uses_tls or not isinstance(exporter, OtlpGrpcExporterSettings)):
+        if (
+            isinstance(exporter.tls, TlsSettings)
+            and exporter.tls.insecure
+            and (exporter.uses_tls or not isinstance(exporter, OtlpGrpcExporterSettings))
+        ):
             yield Problem(
                 dotted((*path, "insecure")),
                 " = true: insecure means no TLS at all and is only for otlp_grpc endpoints without a scheme; where "

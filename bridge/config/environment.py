@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from bridge.config.catalogue import dotted
+from bridge.config.datakit import Datakit
 from bridge.config.problems import Path, Problem, nearest, shown
 from bridge.config.units import TRUTH, Unreadable, parse_truth
 
@@ -25,7 +26,6 @@ OTEL_VARIABLES: Mapping[str, str] = {
 }
 """What follows the prefix, by the key it fills."""
 TLS_FILES = ("ca_file", "cert_file", "key_file")
-DATAWAY = "ENV_DATAWAY"
 EXPORTER_NAME = "otlp"
 """The exporter that OpenTelemetry's variables make where the file names none."""
 HTTP_PORT = 4318
@@ -45,13 +45,17 @@ class Environment:
         """The variable each value came from, by path."""
         self.problems: list[Problem] = []
         self.warnings: list[str] = []
+        self._no_exporters = not raw.get("exporters")
+        """Whether the files name none: then the environment makes them, OpenTelemetry's beside DataKit's."""
 
-    def apply(self) -> None:
-        """Change `raw` in place."""
+    def apply(self, datakit: Datakit) -> None:
+        """Change `raw` in place; `datakit` is what DataKit's tables in the files say."""
         self._inputs()
+        datakit.apply(self._raw, self._environ, (INPUT,))
+        self.variables |= datakit.variables
+        self.problems += datakit.problems
+        self.warnings += datakit.warnings
         self._exporters()
-        if DATAWAY in self._environ and self._raw.get("exporters"):
-            self.warnings.append(f"{DATAWAY} is set and not used: the Dataway exporter comes with a later release")
 
     # -- DataKit
 
@@ -97,7 +101,7 @@ class Environment:
         exporters = self._raw.setdefault("exporters", {})
         if not isinstance(exporters, dict):
             return
-        if not exporters and self._otel("ENDPOINT"):
+        if self._no_exporters and self._otel("ENDPOINT"):
             exporters[EXPORTER_NAME] = {}
         for name, table in exporters.items():
             if isinstance(table, dict):

@@ -1,26 +1,28 @@
 """Settings of the exporters: one table each, told apart by its `type`."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
-from urllib.parse import SplitResult, urlsplit
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
-from bridge.config.fields import Allowed, Count, FilePath, Headers, LargeSize, Seconds, SecretUrl, Size
+from bridge.config.fields import (
+    URL_SCHEMA,
+    Allowed,
+    Count,
+    FilePath,
+    Headers,
+    HttpUrl,
+    LargeSize,
+    Seconds,
+    SecretUrl,
+    Size,
+    Tags,
+    port_of,
+)
 from bridge.config.table import Table
 
-TYPES = ("otlp_grpc", "otlp_http", "file", "console")
-_URL_SCHEMA = {"type": "string", "format": "uri", "minLength": 1}
-
-
-def _port(url: SplitResult) -> int | None:
-    try:
-        port = url.port
-    except ValueError:
-        raise ValueError("the port is no number up to 65535") from None  # the original would show the text
-    if port == 0:
-        raise ValueError("nobody listens on port 0")
-    return port
+TYPES = ("otlp_grpc", "otlp_http", "dataway", "file", "console")
 
 
 def _grpc_endpoint(value: SecretUrl) -> SecretUrl:
@@ -30,38 +32,22 @@ def _grpc_endpoint(value: SecretUrl) -> SecretUrl:
         raise ValueError(f'the scheme "{url.scheme}" is not known')
     if not url.hostname:
         raise ValueError("the host is missing")
-    if _port(url) is None:
+    if port_of(url) is None:
         raise ValueError("the port is missing; OTLP/gRPC is served on 4317 as a rule")
     if url.path.strip("/") or url.query:
         raise ValueError('gRPC knows no paths: remove what stands behind the port, or use type = "otlp_http"')
     return value
 
 
-def _http_endpoint(value: SecretUrl) -> SecretUrl:
-    text = value.get_secret_value()
-    if "://" not in text:
-        raise ValueError("the scheme is missing")
-    url = urlsplit(text)
-    if url.scheme not in ("http", "https"):
-        raise ValueError(f'the scheme "{url.scheme}" is not known')
-    _port(url)
-    if not url.hostname:
-        raise ValueError("the host is missing")
-    return value
-
-
 GrpcEndpoint: TypeAlias = Annotated[
     SecretUrl,
     AfterValidator(_grpc_endpoint),
-    WithJsonSchema(_URL_SCHEMA),
+    WithJsonSchema(URL_SCHEMA),
     Allowed("http://HOST:PORT, https://HOST:PORT (TLS), or HOST:PORT alone (TLS unless tls.insecure)"),
 ]
-HttpEndpoint: TypeAlias = Annotated[
-    SecretUrl,
-    AfterValidator(_http_endpoint),
-    WithJsonSchema(_URL_SCHEMA),
-    Allowed("http://HOST:PORT or https://HOST:PORT, with a path or without"),
-]
+HttpEndpoint: TypeAlias = Annotated[HttpUrl, Allowed("http://HOST:PORT or https://HOST:PORT, with a path or without")]
+DatawayUrl: TypeAlias = Annotated[HttpUrl, Allowed("https://HOST?token=TOKEN")]
+ProxyUrl: TypeAlias = Annotated[HttpUrl, Allowed("http://HOST:PORT, with USER:PASSWORD@ or without")]
 
 
 class RetrySettings(Table):
@@ -84,7 +70,7 @@ class RetrySettings(Table):
         return self
 
 
-class TlsSettings(Table):
+class _PemSettings(Table):
     """PEM files of a client."""
 
     ca_file: FilePath | None = Field(
@@ -94,13 +80,9 @@ class TlsSettings(Table):
         default=None, description="Certificate of this client (PEM), where the backend asks for one; needs key_file."
     )
     key_file: FilePath | None = Field(default=None, description="Its private key (PEM).")
-    insecure: bool = Field(
-        default=False,
-        description="No TLS for an endpoint without a scheme. Where there is a scheme, http:// or https:// decides.",
-    )
 
     @model_validator(mode="after")
-    def _pair(self) -> "TlsSettings":
+    def _pair(self) -> Self:
         if (self.cert_file is None) != (self.key_file is None):
             there, missing = ("key_file", "cert_file") if self.cert_file is None else ("cert_file", "key_file")
             raise ValueError(f"{there} is set without {missing}; a certificate and its key go together")
@@ -110,6 +92,23 @@ class TlsSettings(Table):
     def files(self) -> Mapping[str, Any]:
         """The files that are set, by key."""
         return {k: v for k in ("ca_file", "cert_file", "key_file") if (v := getattr(self, k)) is not None}
+
+
+class TlsSettings(_PemSettings):
+    """PEM files of a client."""
+
+    insecure: bool = Field(
+        default=False,
+        description="No TLS for an endpoint without a scheme. Where there is a scheme, http:// or https:// decides.",
+    )
+
+
+class DatawayTlsSettings(_PemSettings):
+    """PEM files of a client."""
+
+    insecure_skip_verify: bool = Field(
+        default=False, description="Take whatever certificate the Dataway shows: anyone in between can read along."
+    )
 
 
 class _OtlpSettings(Table):
@@ -186,6 +185,42 @@ class OtlpHttpExporterSettings(_OtlpSettings):
         return self.url.startswith("https://")
 
 
+class DatawayExporterSettings(Table):
+    """Sends traces to a Dataway, Guance's gateway, as DataKit does."""
+
+    type: Literal["dataway"] = Field(description="Points to a Dataway.")
+    url: DatawayUrl = Field(description="Address of the Dataway with the workspace's token; a path in it is ignored.")
+    format: Literal["protobuf", "line_protocol"] = Field(
+        default="protobuf", description="protobuf is what DataKit calls v2, line_protocol its v1."
+    )
+    compression: Literal["none", "gzip"] = Field(default="gzip", description="Compression of requests.")
+    timeout_s: Seconds = Field(default=30.0, alias="timeout", description="How long one attempt may take.")
+    max_batch_bytes: Size = Field(
+        default=1 << 20,
+        description="Largest request before compression; a span that is larger by itself goes alone.",
+    )
+    global_tags: Tags = Field(default={}, description="Tags for every point that does not have the key already.")
+    sinker: bool = Field(
+        default=False, description="Whether the Dataway's sinker is in use: global_tags then travel as a header, too."
+    )
+    proxy: ProxyUrl | None = Field(default=None, description="HTTP proxy to go through.")
+    tls: DatawayTlsSettings = Field(default=DatawayTlsSettings(), description="TLS files.")
+    in_flight: Annotated[int, Field(ge=1, le=1000), Allowed("a whole number from 1 to 1000")] = Field(
+        default=4, description="Requests under way at once."
+    )
+    retry: RetrySettings = Field(default=RetrySettings(), description="Waits between attempts.")
+
+    @property
+    def address(self) -> str:
+        """The URL in full, token included."""
+        return self.url.get_secret_value()
+
+    @property
+    def uses_tls(self) -> bool:
+        """What the scheme says."""
+        return self.address.startswith("https://")
+
+
 class _LocalSettings(Table):
     """What needs no network: one body at a time, with the usual waits when it cannot be written."""
 
@@ -217,7 +252,11 @@ class ConsoleExporterSettings(_LocalSettings):
 
 
 ExporterSettings: TypeAlias = Annotated[
-    OtlpGrpcExporterSettings | OtlpHttpExporterSettings | FileExporterSettings | ConsoleExporterSettings,
+    OtlpGrpcExporterSettings
+    | OtlpHttpExporterSettings
+    | DatawayExporterSettings
+    | FileExporterSettings
+    | ConsoleExporterSettings,
     Field(discriminator="type"),
 ]
-OTLP_EXPORTERS = (OtlpGrpcExporterSettings, OtlpHttpExporterSettings)
+NETWORK_EXPORTERS = (OtlpGrpcExporterSettings, OtlpHttpExporterSettings, DatawayExporterSettings)

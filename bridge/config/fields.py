@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Secret, SecretStr, WithJsonSchema
 
@@ -35,6 +36,9 @@ class Allowed:
     text: str
 
 
+URL_SCHEMA = {"type": "string", "format": "uri", "minLength": 1}
+
+
 class SecretUrl(Secret[str]):
     """A URL, shown without user, password and query; `get_secret_value()` has all of it."""
 
@@ -48,6 +52,30 @@ def masked_url(text: str) -> str:
     scheme, slashes, rest = head.rpartition("://")
     user, at, host = rest.rpartition("@")
     return f"{scheme}{slashes}{MASK if user else ''}{at}{host}{query}{MASK if query else ''}"
+
+
+def port_of(url: SplitResult) -> int | None:
+    """The port a URL names. Raises ValueError for what is none."""
+    try:
+        port = url.port
+    except ValueError:
+        raise ValueError("the port is no number up to 65535") from None  # the original would show the text
+    if port == 0:
+        raise ValueError("nobody listens on port 0")
+    return port
+
+
+def _http_url(value: SecretUrl) -> SecretUrl:
+    text = value.get_secret_value()
+    if "://" not in text:
+        raise ValueError("the scheme is missing")
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https"):
+        raise ValueError(f'the scheme "{url.scheme}" is not known')
+    port_of(url)
+    if not url.hostname:
+        raise ValueError("the host is missing")
+    return value
 
 
 def _duration_ns(value: object) -> int:
@@ -174,4 +202,22 @@ Headers: TypeAlias = Annotated[
     Mapping[str, HeaderValue],
     AfterValidator(_header_names),
     Allowed('a table of text, such as {authorization = "Bearer ..."}'),
+]
+
+
+def _tag_names(tags: Mapping[str, str]) -> Mapping[str, str]:
+    if "" in tags:
+        raise ValueError("a tag has no name")
+    return tags
+
+
+HttpUrl: TypeAlias = Annotated[
+    SecretUrl,
+    AfterValidator(_http_url),
+    WithJsonSchema(URL_SCHEMA),
+]
+Tags: TypeAlias = Annotated[
+    Mapping[str, str],
+    AfterValidator(_tag_names),
+    Allowed('a table of text, such as {env = "prod"}'),
 ]

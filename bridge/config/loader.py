@@ -3,7 +3,7 @@
 import copy
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from bridge.config.catalogue import dotted
 from bridge.config.checks import check, missing_exporters
+from bridge.config.datakit import Datakit
 from bridge.config.environment import Environment
 from bridge.config.problems import Problem, path_of, problems_of, report
 from bridge.config.settings import Settings
@@ -28,25 +29,47 @@ class Loaded:
 
     settings: Settings
     origins: Mapping[str, str]
-    """By the path of each key that was set: "file", or the name of an environment variable. The rest are defaults."""
+    """By the path of each key that was set: "file" (of several: its path), the name of an environment variable, or of
+    the key in DataKit's own settings. The rest are defaults."""
     warnings: tuple[str, ...]
 
 
-def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
-    """Settings from a TOML file, if there is one, and the environment.
+def load(files: Path | Sequence[Path] | None, environ: Mapping[str, str]) -> Loaded:
+    """Settings from TOML files, if there are any, and the environment.
 
+    Of several files a later one overrides an earlier one, key by key. Files may be DataKit's own.
     Raises ConfigError that names every mistake at once: key, value, what is allowed and what was probably meant.
     """
-    raw = read_toml(path) if path else {}
-    origins = {dotted(leaf): FROM_FILE for leaf in _leaves(raw)}
+    paths = [files] if isinstance(files, Path) else list(files or ())
+    raw: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    datakit = Datakit()
+    for path in paths:
+        found_there = read_toml(path)
+        datakit.take_from(found_there, path.name)
+        origins |= {dotted(leaf): FROM_FILE if len(paths) == 1 else str(path) for leaf in _leaves(found_there)}
+        _merge(raw, found_there)
     environment = Environment(raw, environ)
-    environment.apply()
+    environment.apply(datakit)
     settings, found = _validated(raw, environment.variables)
-    found += [*environment.problems, *missing_exporters(raw, environ)]
+    found += [*environment.problems, *missing_exporters(raw)]
     if found:
-        raise ConfigError(report(found, f"{path} cannot be used" if path else "the settings cannot be used"))
+        name = ", ".join(map(str, paths)) or "the settings"
+        raise ConfigError(report(found, f"{name} cannot be used"))
     origins |= {dotted(key): name for key, name in environment.variables.items()}
     return Loaded(settings, MappingProxyType(origins), (*environment.warnings, *_odd(settings, origins)))
+
+
+def _merge(raw: dict[str, Any], later: Mapping[str, Any]) -> None:
+    """Put the later file's keys over the earlier ones'; two arrays of one table each are merged like tables."""
+    for key, value in later.items():
+        one, other = raw.get(key), value
+        if isinstance(one, list) and isinstance(other, list) and len(one) == len(other) == 1:
+            one, other = one[0], other[0]
+        if isinstance(one, dict) and isinstance(other, dict):
+            _merge(one, other)
+        else:
+            raw[key] = value
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field
 
@@ -12,6 +12,7 @@ from bridge.config.fields import (
     Count,
     FilePath,
     Host,
+    HttpUrl,
     LargeSize,
     Nanoseconds,
     NanosecondsOrZero,
@@ -25,6 +26,7 @@ from bridge.config.table import Table
 
 S = 10**9
 LATE_WINDOWS = 3
+ForwardUrl: TypeAlias = Annotated[HttpUrl, Allowed("http://HOST:PORT or https://HOST:PORT")]
 
 
 class EbpftraceSettings(Table):
@@ -92,11 +94,44 @@ class OtlpHttpReceiverSettings(Table):
     )
 
 
+class DatakitReceiverSettings(Table):
+    """DataKit agents: POST /v1/bpftracing, in every form DataKit sends points.
+
+    Off unless asked for, since DataKit itself listens on its port. Asked for by enabled, by this table in a file, by
+    ENV_DATAWAY or ENV_HTTP_LISTEN, and by DataKit's own ebpftrace.conf or datakit.conf.
+    """
+
+    enabled: bool = Field(
+        default=False,
+        description="Whether to listen at all. Without it: yes where this table or anything of DataKit's is set.",
+    )
+    host: Host = Field(default="localhost", description='Where to listen; "0.0.0.0" or "::" for every network.')
+    port: Port = Field(default=9529, description="Port to listen on.")
+    max_request_bytes: Size = Field(default=64 << 20, description="Largest request, before and after decompression.")
+    max_in_flight_bytes: LargeSize = Field(
+        default=256 << 20, description="Requests being handled, all together; beyond it further ones are held."
+    )
+    read_timeout_s: Seconds = Field(
+        default=30.0, alias="read_timeout", description="How long the body of a request may take to arrive."
+    )
+    hold_s: SecondsOrZero = Field(
+        default=60.0,
+        alias="hold",
+        description="How long the answer to a request is held back while it cannot be taken; agents do not send again.",
+    )
+    max_held_requests: Count = Field(default=1000, description="Requests held at once; beyond it they are refused.")
+    forward_to: ForwardUrl | None = Field(
+        default=None,
+        description="Another linker that gets a copy of each accepted request, to run both side by side.",
+    )
+
+
 class ReceiversSettings(Table):
     """Where senders reach the bridge."""
 
     otlp_grpc: OtlpGrpcReceiverSettings = Field(default=OtlpGrpcReceiverSettings(), description="OTLP over gRPC.")
     otlp_http: OtlpHttpReceiverSettings = Field(default=OtlpHttpReceiverSettings(), description="OTLP over HTTP.")
+    datakit: DatakitReceiverSettings = Field(default=DatakitReceiverSettings(), description="DataKit agents.")
 
 
 class LinkerSettings(Table):
@@ -151,7 +186,7 @@ class StoreSettings(Table):
         default=64 << 20, description="Batches that may wait for their commit; beyond it receivers wait."
     )
     payload_cache_bytes: LargeSize = Field(
-        default=64 << 20, description="Memory for stored spans that are soon to be exported, to save reading them back."
+        default=32 << 20, description="Memory for stored spans that are soon to be exported, to save reading them back."
     )
     lock_wait_s: SecondsOrZero = Field(
         default=10.0, alias="lock_wait", description="How long a start waits for another bridge to let go of db_path."

@@ -7,9 +7,10 @@ Decided against: a queue between the tick and the exporter. The store is the out
 yet is read from there again, after a crash too.
 """
 
+from bridge.exporters.connection import ClientTls
 from bridge.exporters.console import ConsoleExporter
 from bridge.exporters.delivery import Delivery, RetryPolicy
 from bridge.exporters.failures import NotTaken, Refused
 from bridge.exporters.file import FileExporter
 
-__all__ = ["ConsoleExporter", "Delivery", "FileExporter", "NotTaken", "Refused", "RetryPolicy"]
+__all__ = ["ClientTls", "ConsoleExporter", "Delivery", "FileExporter", "NotTaken", "Refused", "RetryPolicy"]

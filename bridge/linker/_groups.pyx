@@ -11,7 +11,7 @@ All slots that come from outside are checked before anything is written.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memmove
 
 import numpy as np
 
@@ -304,42 +304,56 @@ cdef class Groups:
         return 0
 
     cdef int _reserve_log(self, uint64_t more) except -1:
-        """The log is a ring that grows by a quarter: it holds more than anything else here."""
-        cdef uint64_t live = self._head - self._tail, capacity, buckets = 1024, i, at
-        cdef uint64_t* keys
-        cdef uint32_t* nexts
-        cdef int32_t* slots
-        cdef uint32_t* heads
-        if live + more <= self._log_capacity:
+        """The log is a ring that grows by a quarter, in place: it holds more than anything else here."""
+        cdef uint64_t live = self._head - self._tail, old = self._log_capacity, capacity, tail_at, behind
+        cdef void* keys
+        cdef void* nexts
+        cdef void* slots
+        if live + more <= old:
             return 0
         capacity = max(<uint64_t> 1024, (live + more) // 4 * 5 + 5)
-        while buckets < capacity // 2:
-            buckets *= 2
-        keys = <uint64_t*> malloc(capacity * sizeof(uint64_t))
-        nexts = <uint32_t*> malloc(capacity * sizeof(uint32_t))
-        slots = <int32_t*> malloc(capacity * sizeof(int32_t))
-        heads = <uint32_t*> malloc(buckets * sizeof(uint32_t))
-        if keys == NULL or nexts == NULL or slots == NULL or heads == NULL:
-            free(keys)
-            free(nexts)
-            free(slots)
-            free(heads)
+        keys = realloc(self._log_keys, capacity * sizeof(uint64_t))
+        if keys != NULL:
+            self._log_keys = <uint64_t*> keys
+        nexts = realloc(self._log_next, capacity * sizeof(uint32_t))
+        if nexts != NULL:
+            self._log_next = <uint32_t*> nexts
+        slots = realloc(self._log_slots, capacity * sizeof(int32_t))
+        if slots != NULL:
+            self._log_slots = <int32_t*> slots
+        if keys == NULL or nexts == NULL or slots == NULL:
             raise MemoryError
-        for i in range(buckets):
-            heads[i] = <uint32_t> self._tail
-        for i in range(live):
-            at = self._spot(self._tail + 1 + i)
-            keys[i] = self._log_keys[at]
-            slots[i] = self._log_slots[at]
-            nexts[i] = heads[home(keys[i], buckets)]
-            heads[home(keys[i], buckets)] = <uint32_t> (self._tail + 1 + i)
-        free(self._log_keys)
-        free(self._log_next)
-        free(self._log_slots)
-        free(self._heads)
-        self._log_keys, self._log_next, self._log_slots, self._heads = keys, nexts, slots, heads
-        self._log_capacity, self._buckets = capacity, buckets
-        self._head_at = (live if live else capacity) - 1
+        if live:
+            tail_at = self._spot(self._tail + 1)
+            if tail_at > self._head_at:  # what lies before the old end moves to the new one
+                behind = old - tail_at
+                memmove(self._log_keys + capacity - behind, self._log_keys + tail_at, behind * sizeof(uint64_t))
+                memmove(self._log_next + capacity - behind, self._log_next + tail_at, behind * sizeof(uint32_t))
+                memmove(self._log_slots + capacity - behind, self._log_slots + tail_at, behind * sizeof(int32_t))
+        else:
+            self._head_at = capacity - 1
+        self._log_capacity = capacity
+        self._reserve_buckets()
+        return 0
+
+    cdef int _reserve_buckets(self) except -1:
+        """Two entries a bucket when the log is full."""
+        cdef uint64_t buckets = max(<uint64_t> 1024, self._buckets), number, spot
+        cdef uint32_t* heads
+        while buckets < self._log_capacity // 2:
+            buckets *= 2
+        if buckets == self._buckets:
+            return 0
+        heads = <uint32_t*> realloc(self._heads, buckets * sizeof(uint32_t))
+        if heads == NULL:
+            raise MemoryError
+        self._heads, self._buckets = heads, buckets
+        for spot in range(buckets):
+            heads[spot] = <uint32_t> self._tail
+        for number in range(self._tail + 1, self._head + 1):
+            spot = self._spot(number)
+            self._log_next[spot] = heads[home(self._log_keys[spot], buckets)]
+            heads[home(self._log_keys[spot], buckets)] = <uint32_t> number
         return 0
 
     cdef inline uint64_t _spot(self, uint64_t number) noexcept nogil:

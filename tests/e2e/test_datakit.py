@@ -2,12 +2,13 @@
 
 import sys
 import time
+import urllib.request
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
-import pytest
+import anyio.to_thread
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.e2e.conftest import Delivered
@@ -89,7 +90,7 @@ async def test_agents_spans_reach_guance_and_otlp_as_the_same_trees(tmp_path: Pa
     """All protocols, two hosts, random thread ids on exits; every key that was sent is still there."""
     sent = traffic(150, start_ns=time.time_ns())
     async with running_sink() as sink, running_dataway() as dataway:
-        setup = Setup(tmp_path).export_to("tempo", "otlp_grpc", sink.grpc_port)
+        setup = Setup(tmp_path, window="2s").export_to("tempo", "otlp_grpc", sink.grpc_port)
         setup.exporters += to_dataway("guance", dataway) + AGENTS
         async with running(setup) as bridge:
             statuses = await post_all(bridge.address("datakit"), sent.bodies)
@@ -115,18 +116,17 @@ async def test_agents_spans_reach_guance_and_otlp_as_the_same_trees(tmp_path: Pa
     assert {point.all["operation"] for point in dataway.points} == {role.operation for role in ROLES}
 
 
-@pytest.mark.parametrize("threads", ["exact", "agent"])
-async def test_simulated_agents_spans_come_out_as_they_are_true(tmp_path: Path, threads: str) -> None:
+async def test_simulated_agents_spans_come_out_as_they_are_true(tmp_path: Path) -> None:
     """`simulate --protocol datakit`: what it reports was acknowledged, and every parent is found."""
     truth_file = tmp_path / "truth.csv"
     async with running_dataway() as dataway:
-        setup = Setup(tmp_path)
+        setup = Setup(tmp_path, window="2s")
         setup.exporters += to_dataway("guance", dataway) + AGENTS
         async with running(setup) as bridge:
             done = await anyio.run_process(
                 [
                     sys.executable, "-m", "bridge", "simulate", "--endpoint", f"http://{bridge.address('datakit')}",
-                    "--protocol", "datakit", "--rate", "1800", "--duration", "1s", "--threads", threads,
+                    "--protocol", "datakit", "--rate", "1800", "--duration", "1s", "--threads", "agent",
                     "--truth", str(truth_file),
                 ],
                 cwd=ROOT,
@@ -144,6 +144,33 @@ async def test_simulated_agents_spans_come_out_as_they_are_true(tmp_path: Path, 
     ]
     result = score(truth, spans)
     assert (result.recall, result.precision, result.whole_traces, result.unknown) == (1.0, 1.0, 1.0, 0)
+
+
+async def test_agents_wait_instead_of_losing_spans(tmp_path: Path) -> None:
+    """With room for less than two bodies answers are held back until traces have left; every body gets its 200."""
+    sent = traffic(100, start_ns=time.time_ns())
+    async with running_dataway() as dataway:
+        setup = Setup(tmp_path)
+        setup.exporters += to_dataway("guance", dataway) + AGENTS
+        little_room = tmp_path / "room.toml"
+        little_room.write_text("[linker]\nmax_waiting_spans = 300\n")
+        async with started(setup.write(), little_room) as bridge:
+            await bridge.ready()
+            assert set(await post_all(bridge.address("datakit"), sent.bodies)) == {200}
+            await arrived(dataway, sent.spans)
+            metrics = await anyio.to_thread.run_sync(metrics_of, bridge.address("web"))
+            assert await bridge.stop() == 0
+    assert metrics['receiver_held_requests_total{receiver="datakit"}'] >= 1
+    assert metrics['receiver_accepted_spans_total{receiver="datakit"}'] == sent.spans
+    assert not [name for name in metrics if name.startswith("receiver_refused")]
+    assert dataway.totals().copies == 0
+
+
+def metrics_of(address: str) -> dict[str, float]:
+    """Counters by name and labels."""
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+        lines = [line for line in answer.read().decode().splitlines() if line and line[0] != "#"]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
 
 async def test_what_was_answered_survives_kill_9(tmp_path: Path) -> None:
@@ -177,7 +204,7 @@ async def test_datakits_own_files_and_variables_are_enough(tmp_path: Path) -> No
             '[global_host_tags]\nproject = "shop"\n[logging]\nlog = "/var/log/datakit/log"\n'
         )
         ebpftrace.write_text(
-            f'[[inputs.ebpftrace]]\n  db_path = "{tmp_path}/spandb"\n  window = "1s"\n  sampling_rate = 0.1\n'
+            f'[[inputs.ebpftrace]]\n  db_path = "{tmp_path}/spandb"\n  window = "2s"\n  sampling_rate = 0.1\n'
         )
         ports.write_text(
             "[receivers.otlp_grpc]\nport = 0\n[receivers.otlp_http]\nport = 0\n[web]\nport = 0\n"

@@ -1,7 +1,6 @@
-"""OTLP senders: gRPC and HTTP. What both need to know of answers, headers and TLS is in `answers` and `connection`."""
+"""OTLP senders: gRPC and HTTP. What both need to know of OTLP's answers is in `answers`."""
 
-from bridge.exporters.otlp.connection import ClientTls
 from bridge.exporters.otlp.grpc import OtlpGrpcExporter
 from bridge.exporters.otlp.http import OtlpHttpExporter
 
-__all__ = ["ClientTls", "OtlpGrpcExporter", "OtlpHttpExporter"]
+__all__ = ["OtlpGrpcExporter", "OtlpHttpExporter"]

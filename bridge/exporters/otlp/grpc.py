@@ -11,9 +11,10 @@ import grpc.aio
 
 from bridge.component import Body
 from bridge.errors import ConfigError
+from bridge.exporters.answers import secrets_of, shown
+from bridge.exporters.connection import USER_AGENT, ClientTls, checked_headers
 from bridge.exporters.failures import NotTaken, Refused
-from bridge.exporters.otlp.answers import check_partial_success, retry_delay_s, secrets_of, shown
-from bridge.exporters.otlp.connection import USER_AGENT, ClientTls, checked_headers
+from bridge.exporters.otlp.answers import check_partial_success, retry_delay_s
 from bridge.spans import LinkedSpans
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"

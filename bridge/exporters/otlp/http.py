@@ -13,14 +13,14 @@ from isal import igzip
 
 from bridge.component import Body
 from bridge.errors import ConfigError
+from bridge.exporters.answers import first_bytes, retry_after_s, secrets_of, shown, url_secrets
+from bridge.exporters.connection import USER_AGENT, ClientTls, checked_headers
 from bridge.exporters.failures import NotTaken, Refused
-from bridge.exporters.otlp.answers import check_partial_success, retry_after_s, secrets_of, shown
-from bridge.exporters.otlp.connection import USER_AGENT, ClientTls, checked_headers
+from bridge.exporters.otlp.answers import check_partial_success
 from bridge.spans import LinkedSpans
 
 PROTOBUF = "application/x-protobuf"
 RETRYABLE = frozenset({429, 502, 503, 504})
-MAX_ANSWER_BYTES = 64 << 10
 
 
 class OtlpHttpExporter:
@@ -82,7 +82,7 @@ class OtlpHttpExporter:
             raise RuntimeError(f"{self!r} is not running")
         try:
             async with self._session.post(self._url, data=body.data, allow_redirects=False) as response:
-                answer = await _first_bytes(response.content)
+                answer = await first_bytes(response.content)
         except TimeoutError:
             raise NotTaken(f"{self._shown_url}: no answer in {self._timeout.total} s", reason="timeout") from None
         except (aiohttp.ClientError, OSError) as exc:
@@ -101,13 +101,6 @@ class OtlpHttpExporter:
             wait_s = retry_after_s(response.headers.get("retry-after", ""), datetime.now(UTC))
             raise NotTaken(text, reason=reason, retry_after_s=wait_s)
         raise Refused(text, reason=reason)
-
-
-async def _first_bytes(content: aiohttp.StreamReader) -> bytes:
-    answer = bytearray()
-    while len(answer) < MAX_ANSWER_BYTES and (chunk := await content.read(MAX_ANSWER_BYTES - len(answer))):
-        answer += chunk
-    return bytes(answer)
 
 
 def _message(response: aiohttp.ClientResponse, answer: bytes) -> str:
@@ -129,9 +122,3 @@ def traces_url(endpoint: str, *, base: bool) -> tuple[str, str]:
         url = url._replace(path=url.path.rstrip("/") + "/v1/traces")
     host = url.netloc.rpartition("@")[2]
     return urlunsplit(url), urlunsplit((url.scheme, host, url.path, "", ""))
-
-
-def url_secrets(url: str) -> tuple[str, ...]:
-    """What must not be shown of a URL: its user, its password, its query."""
-    parts = urlsplit(url)
-    return tuple(part for part in (parts.password, parts.username, parts.query) if part)

@@ -16,18 +16,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
+from bridge.codec.otlp_protobuf import decode_request
 from bridge.component import SpanConsumer
 from bridge.errors import ConfigError
 from bridge.receivers.addresses import bind, host_port, listening_hosts, peer_host
-from bridge.receivers.otlp.intake import (
-    DRAIN_S,
-    MAX_IN_FLIGHT_BYTES,
-    MAX_REQUEST_BYTES,
-    Decoder,
-    Intake,
-    decode_request,
-)
-from bridge.receivers.otlp.status import Refusal, success_protobuf
+from bridge.receivers.intake import DRAIN_S, MAX_IN_FLIGHT_BYTES, MAX_REQUEST_BYTES, Decoder, Intake
+from bridge.receivers.otlp.status import success_protobuf
+from bridge.receivers.refusals import Refusal
 from bridge.telemetry import Instruments
 
 TRACE_SERVICE = trace_service_pb2.DESCRIPTOR.services_by_name["TraceService"].full_name

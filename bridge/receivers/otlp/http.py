@@ -1,46 +1,37 @@
 """OTLP over HTTP: POST /v1/traces, protobuf and JSON on one port, answered in the request's own content type."""
 
-import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 
-import anyio
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 from google.protobuf.message import Message
 from google.rpc.code_pb2 import Code
 
+from bridge.codec.otlp_json import decode_json
+from bridge.codec.otlp_protobuf import decode_request
 from bridge.component import SpanConsumer
-from bridge.errors import ConfigError, InvalidData, TooLarge
-from bridge.receivers.addresses import bind, host_port, listening_hosts, peer_host
+from bridge.receivers.addresses import peer_host
 from bridge.receivers.admission import Lease
 from bridge.receivers.compression import ENCODINGS, decompress
-from bridge.receivers.otlp.intake import (
-    DRAIN_S,
-    MAX_IN_FLIGHT_BYTES,
-    MAX_REQUEST_BYTES,
-    Decoded,
-    Decoder,
-    Intake,
-    decode_json,
-    decode_request,
+from bridge.receivers.http_server import (
+    BODY_TIMEOUT_S,
+    GROWTH,
+    IDLE_TIMEOUT_S,
+    HttpServer,
+    encoding_of,
+    hang_up_after,
+    read_body,
 )
-from bridge.receivers.otlp.status import Refusal, Refused, status_json, success_json, success_protobuf
+from bridge.receivers.intake import DRAIN_S, MAX_IN_FLIGHT_BYTES, MAX_REQUEST_BYTES, Decoded, Decoder, Intake
+from bridge.receivers.otlp.status import status_json, success_json, success_protobuf
+from bridge.receivers.refusals import Refusal, Refused
 from bridge.telemetry import Instruments
 
 PATH = "/v1/traces"
-BODY_TIMEOUT_S = 30.0
-IDLE_TIMEOUT_S = 120.0
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
-# What a compressed body is taken to grow by when it is decided whether to decompress it in a thread.
-_GROWTH = 8
-# The rest of a refused body is read and thrown away this long, so that its sender comes to read the answer.
-_LINGER_S = 10.0
-# Handlers were drained before aiohttp is told to stop; what is left are answers being written and idle connections.
-_CLOSE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +69,8 @@ class HttpReceiver:
         `body_timeout_s`: how long one body may take to arrive; `idle_timeout_s`: how long a connection may stay
         without a whole request head; `drain_s`: how long requests in flight may take once the receiver stops.
         """
-        self.host = host
-        self.port = port
         self._max_request_bytes = max_request_bytes
-        self._drain_s = drain_s
         self._body_timeout_s = body_timeout_s
-        self._idle_timeout_s = idle_timeout_s
         self._formats = {
             PROTOBUF: _Format(PROTOBUF, decode, success_protobuf, lambda status: status.SerializeToString()),
             JSON: _Format(JSON, decode_json, success_json, status_json),
@@ -91,52 +78,30 @@ class HttpReceiver:
         self._intake = Intake(
             receiver=self.name, consumer=consumer, instruments=instruments, max_in_flight_bytes=max_in_flight_bytes
         )
+        self._server = HttpServer(
+            self.name,
+            self._handle,
+            self._intake.admission,
+            host=host,
+            port=port,
+            drain_s=drain_s,
+            body_timeout_s=body_timeout_s,
+            idle_timeout_s=idle_timeout_s,
+        )
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return self._server.port
 
     @property
     def address(self) -> str:
         """host:port as senders are given it."""
-        return host_port(self.host, self.port)
+        return self._server.address
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    def running(self) -> AbstractAsyncContextManager[None]:
         """Listen while the context is open; see `bridge.component.Receiver`."""
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self._handle)
-        runner = web.AppRunner(
-            app,
-            access_log=None,
-            logger=_wire_log,
-            auto_decompress=False,
-            keepalive_timeout=self._idle_timeout_s,
-            lingering_time=min(_LINGER_S, self._body_timeout_s),
-            shutdown_timeout=_CLOSE_S,
-        )
-        await runner.setup()
-        try:
-            await self._listen(runner)
-            yield
-        finally:
-            with anyio.CancelScope(shield=True):
-                await self._stop(runner)
-
-    async def _listen(self, runner: web.AppRunner) -> None:
-        for host in listening_hosts(self.host):
-            try:
-                sock = bind(host, self.port)
-                self.port = sock.getsockname()[1]
-                await web.SockSite(runner, sock).start()
-            except OSError as exc:
-                where = host_port(host, self.port)
-                raise ConfigError(f"{self.name}: cannot listen on {where}: {exc.strerror or exc}") from exc
-
-    async def _stop(self, runner: web.AppRunner) -> None:
-        for site in runner.sites:
-            await site.stop()
-        # aiohttp drops what still comes in on a connection once its own shutdown has begun, so bodies that are on
-        # their way are waited for before
-        await self._intake.admission.drain(self._drain_s)
-        await runner.cleanup()
-        await self._intake.admission.wait_idle()
+        return self._server.running()
 
     async def _handle(self, request: web.Request) -> web.Response:
         format_ = self._formats.get(request.content_type)
@@ -152,40 +117,18 @@ class HttpReceiver:
         _check_target(request)
         if format_ is None:
             raise Refused(_UNKNOWN_CONTENT_TYPE)
-        encoding = _encoding(request)
-        data = await self._read(request, lease)
+        encoding = encoding_of(request)
+
+        async def claim(size: int) -> None:
+            lease.take(size)
+
+        data = await read_body(request, claim, max_bytes=self._max_request_bytes, timeout_s=self._body_timeout_s)
         self._intake.count_bytes(len(data))
         if encoding != "identity":
             inflate = partial(decompress, data, encoding, self._max_request_bytes)
-            data = await self._intake.run(inflate, len(data) * _GROWTH)
+            data = await self._intake.run(inflate, len(data) * GROWTH)
             lease.take(len(data))
         return await self._intake.take(data, format_.decode, peer=peer_host(request.remote or ""))
-
-    async def _read(self, request: web.Request, lease: Lease) -> bytes:
-        declared = request.content_length
-        self._check_size(declared or 0)
-        lease.take(declared or 0)
-        pieces: list[bytes] = []
-        size = 0
-        try:
-            with anyio.fail_after(self._body_timeout_s):
-                async for piece in request.content.iter_any():
-                    pieces.append(piece)
-                    size += len(piece)
-                    self._check_size(size)
-                    if declared is None:
-                        lease.take(len(piece))
-        except TimeoutError as exc:
-            raise Refused(_slow(self._body_timeout_s)) from exc
-        except ConnectionError as exc:
-            raise Refused(_GONE) from exc
-        except web.RequestPayloadError as exc:
-            raise InvalidData(f"body: not readable as HTTP after {size} bytes: {exc}") from exc
-        return b"".join(pieces)
-
-    def _check_size(self, size: int) -> None:
-        if size > self._max_request_bytes:
-            raise TooLarge(f"the body is larger than max_request_bytes = {self._max_request_bytes}")
 
 
 def _check_target(request: web.Request) -> None:
@@ -196,20 +139,6 @@ def _check_target(request: web.Request) -> None:
         raise Refused(Refusal("method", Code.UNIMPLEMENTED, 405, f"{request.method} {PATH}: only POST is understood"))
 
 
-def _encoding(request: web.Request) -> str:
-    encoding = request.headers.get("Content-Encoding", "identity").strip().lower() or "identity"
-    if encoding not in ENCODINGS:
-        text = f"Content-Encoding {encoding!r} is not understood; use one of {', '.join(ENCODINGS)}"
-        raise Refused(Refusal("encoding", Code.INVALID_ARGUMENT, 415, text))
-    return encoding
-
-
-def _slow(timeout_s: float) -> Refusal:
-    text = f"the body did not arrive within body_timeout_s = {timeout_s:g}"
-    return Refusal("timeout", Code.DEADLINE_EXCEEDED, 408, text)
-
-
-_GONE = Refusal("disconnected", Code.CANCELLED, 400, "the connection ended before the body did")
 _UNKNOWN_CONTENT_TYPE = Refusal(
     "content_type", Code.INVALID_ARGUMENT, 415, f"Content-Type is not understood; use {PROTOBUF} or {JSON}"
 )
@@ -230,15 +159,4 @@ def _refused(refusal: Refusal, format_: _Format) -> web.Response:
         content_type=format_.content_type,
         headers=headers,
     )
-    if refusal.reason == "timeout":
-        response.force_close()  # what still comes would be taken for the next request
-    return response
-
-
-def _is_ours(record: logging.LogRecord) -> bool:
-    """Whether a log record of aiohttp's is about us: bytes that are no HTTP are their sender's business."""
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
-
-
-_wire_log = logging.getLogger(f"{__name__}.wire")
-_wire_log.addFilter(_is_ours)
+    return hang_up_after(response, refusal)

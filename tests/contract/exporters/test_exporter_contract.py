@@ -16,7 +16,9 @@ pytest.importorskip("bridge.codec.otlp_json")
 from bridge.component import Exporter
 from bridge.errors import RetryableError
 from bridge.exporters import ConsoleExporter, FileExporter
+from bridge.exporters.dataway import DatawayExporter
 from bridge.exporters.otlp import OtlpGrpcExporter, OtlpHttpExporter
+from tests.support.dataway import running_dataway
 from tests.support.linked import linked_spans
 from tests.support.sink import Sink, running_sink
 
@@ -64,6 +66,20 @@ async def over_http_gzip(sink: Sink, folder: Path) -> AsyncIterator[Case]:
 
 
 @asynccontextmanager
+async def to_dataway(_: Sink, __: Path, **options: str) -> AsyncIterator[Case]:
+    stuck = DatawayExporter("x", "http://127.0.0.1:1?token=tkn_x")
+    async with running_dataway() as dataway:
+        exporter = DatawayExporter("x", dataway.url, **options)  # type: ignore[arg-type]
+        yield Case(exporter, stuck, lambda: dataway.totals().distinct)
+
+
+@asynccontextmanager
+async def to_dataway_in_lines(sink: Sink, folder: Path) -> AsyncIterator[Case]:
+    async with to_dataway(sink, folder, form="line_protocol", compression="none") as case:
+        yield case
+
+
+@asynccontextmanager
 async def file(_: Sink, folder: Path) -> AsyncIterator[Case]:
     path = folder / "traces.jsonl"
     stuck = FileExporter("x", Path("/dev/full"))
@@ -76,7 +92,9 @@ async def console(_: Sink, __: Path) -> AsyncIterator[Case]:
     yield Case(ConsoleExporter("x", stream), ConsoleExporter("x", ClosedPipe()), lambda: stream.getvalue().count(" ms"))
 
 
-@pytest.fixture(params=[over_grpc, over_grpc_gzip, over_http, over_http_gzip, file, console])
+@pytest.fixture(
+    params=[over_grpc, over_grpc_gzip, over_http, over_http_gzip, to_dataway, to_dataway_in_lines, file, console]
+)
 async def case(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Case]:
     async with running_sink() as sink, request.param(sink, tmp_path) as case:
         yield case

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from bridge.errors import ConfigError
-from bridge.exporters import NotTaken, Refused
-from bridge.exporters.otlp import ClientTls, OtlpGrpcExporter, OtlpHttpExporter
+from bridge.exporters import ClientTls, NotTaken, Refused
+from bridge.exporters.otlp import OtlpGrpcExporter, OtlpHttpExporter
 from tests.support.linked import body_of
 from tests.support.sink import Sink, running_sink
 

@@ -10,13 +10,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from bridge.codec.otlp_protobuf import decode_request
-from bridge.codec.otlp_scan import ROW, Scan, kernel_in_use, scan_compiled, scan_plain
+from bridge.codec.otlp_scan import Scan, kernel_in_use, scan_compiled, scan_plain
+from bridge.codec.rows import ROW
 from bridge.errors import InvalidData
 from bridge.spans import convention
-from tests.support.espans import REQUIRED, Value, any_value, field, pairs, request_of, span_of, varint
-
-Changes = list[tuple[str, float, int]]
-"""What is done, at what part of the length, with which byte."""
+from tests.support.espans import REQUIRED, Value, any_value, field, pairs, request_of, span_of
+from tests.support.wire_bytes import Changes, changed, changes, holding, message
 
 HEX_ID = "0123456789abcdefFEDCBA9876543210"
 SCANS = [scan_plain, scan_compiled] if kernel_in_use() else [scan_plain]
@@ -35,30 +34,6 @@ texts = st.one_of(
 python_values = st.one_of(numbers, texts, st.sampled_from([None, True, 0.5, b"x"]))
 values = python_values.map(lambda value: any_value(value).SerializeToString())
 keys = st.one_of(st.sampled_from(convention.KEY_OF_BIT), st.sampled_from(["", "tidx", "ti", "req_seQ", "x" * 40]))
-
-
-def strange(numbers_of_fields: range) -> st.SearchStrategy[bytes]:
-    """A field that its message does not have, or has in another form."""
-    number = st.one_of(st.sampled_from(numbers_of_fields), st.sampled_from([111, 2**29 - 1]))
-    group = st.builds(lambda n, inner: varint(n << 3 | 3) + inner + varint(n << 3 | 4), number, st.just(b"\x08\x01"))
-    return st.one_of(
-        group,
-        st.builds(lambda n, value: varint(n << 3) + varint(value), number, st.integers(0, 2**64 - 1)),
-        st.builds(lambda n, value: varint(n << 3 | 1) + value, number, st.binary(min_size=8, max_size=8)),
-        st.builds(lambda n, value: varint(n << 3 | 5) + value, number, st.binary(min_size=4, max_size=4)),
-        st.builds(lambda value: field(111, value), st.binary(max_size=4)),
-    )
-
-
-def message(*fields: st.SearchStrategy[bytes], own: int, least: int = 0, most: int = 4) -> st.SearchStrategy[bytes]:
-    """Some of these fields in any order, at times with a strange one between."""
-    usual = st.lists(st.one_of(*fields), min_size=least, max_size=most)
-    odd = st.lists(strange(range(1, own)), max_size=1)
-    return st.builds(lambda some, one, at: b"".join([*some[:at], *one, *some[at:]]), usual, odd, st.integers(0, most))
-
-
-def holding(number: int, content: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
-    return content.map(lambda inner: field(number, inner))
 
 
 any_values = st.one_of(values, values.map(bytes), message(values, own=9))
@@ -88,34 +63,6 @@ scopes = holding(1, message(holding(1, st.just(b"ebpf")), holding(3, key_values)
 scope_spans = message(*[holding(2, spans)] * 3, scopes, own=4, least=1, most=3)
 resource_spans = message(*[holding(2, scope_spans)] * 3, resources, own=4, least=1, most=3)
 requests = message(holding(1, resource_spans), own=3, least=1, most=2)
-
-# --- and what may happen to bytes -------------------------------------------------------------------------------------
-
-changes = st.lists(
-    st.tuples(
-        st.sampled_from(["set", "insert", "delete", "flip", "cut"]),
-        st.floats(0, 1, exclude_max=True),
-        st.one_of(st.integers(0, 255), st.sampled_from([0x00, 0x7F, 0x80, 0xFF, 0x0B, 0x0C])),
-    ),
-    min_size=1,
-    max_size=4,
-)
-
-
-def changed(body: bytes, how: Changes) -> bytes:
-    """The body after these changes, each at this part of its length."""
-    out = bytearray(body)
-    for what, where, byte in how:
-        at = int(where * len(out))
-        if what == "insert" or not out:
-            out.insert(at, byte)
-        elif what == "set":
-            out[at] = byte
-        elif what == "flip":
-            out[at] ^= 1 << byte % 8
-        else:
-            del out[at : at + 1 if what == "delete" else None]
-    return bytes(out)
 
 
 def readable(body: bytes) -> bool:

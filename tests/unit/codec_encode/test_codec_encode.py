@@ -11,8 +11,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 
 from bridge.codec import otlp_encode
 from bridge.codec.otlp_encode import PlainSplicer, Splicer, encode_requests
-from bridge.errors import InvalidData, PermanentError
+from bridge.errors import InvalidData
 from bridge.spans import Context, Decisions, LinkedSpans, Method, Outcome, PayloadBlock, PayloadFormat, SpanLinks
+from tests.support.linked_points import agent_point
 
 NO_LIMIT = 1 << 62
 IMPLEMENTATIONS = [PlainSplicer] + [Splicer] * (Splicer is not PlainSplicer)
@@ -214,11 +215,11 @@ def test_limits_below_one_are_refused(limits: tuple[int, int]) -> None:
         encoded(linked_of(block_of(named("a"))), *limits)
 
 
-def test_points_are_refused() -> None:
-    """Points cannot leave as OTLP: a permanent error names their format."""
-    points = replace(block_of(named("a")), format=PayloadFormat.POINT)
-    with pytest.raises(PermanentError, match="POINT"):
-        encoded(linked_of(points))
+def test_points_leave_as_spans() -> None:
+    """Points among the spans are turned into spans and given ids, each in its place in the order of rows."""
+    points = replace(block_of([agent_point().SerializeToString()]), format=PayloadFormat.POINT, contexts=(Context(),))
+    (spans,) = encoded(linked_of(block_of(named("a")), points))
+    assert [(span.name, span.span_id[-1]) for span in spans] == [("a", 1), ("GET /cart/items", 2)]
 
 
 @pytest.mark.parametrize("outcome", [0, Outcome.SAMPLED_OUT, Outcome.FOLDED])

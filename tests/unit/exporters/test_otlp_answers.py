@@ -10,15 +10,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from bridge.errors import ConfigError
 from bridge.exporters import Refused
-from bridge.exporters.otlp.answers import (
-    MAX_TEXT,
-    check_partial_success,
-    retry_after_s,
-    retry_delay_s,
-    secrets_of,
-    shown,
-)
-from bridge.exporters.otlp.connection import checked_headers
+from bridge.exporters.answers import MAX_TEXT, retry_after_s, secrets_of, shown
+from bridge.exporters.connection import checked_headers
+from bridge.exporters.otlp.answers import check_partial_success, retry_delay_s
 from bridge.exporters.otlp.grpc import grpc_target
 from bridge.exporters.otlp.http import traces_url
 

@@ -73,3 +73,49 @@ async def test_wait_idle_returns_when_the_last_request_left() -> None:
         group.start_soon(leave)
         await admission.wait_idle()
         assert left == ["second"]
+
+
+async def test_take_by_waits_for_room() -> None:
+    """It returns when another request has left, and takes at once where there is room already."""
+    admission = Admission(10)
+    first, second = admission.enter(), admission.enter()
+    await first.take_by(8, anyio.current_time() + 10)
+
+    async def leave() -> None:
+        assert admission.in_flight_bytes == 8
+        first.close()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(leave)
+        await second.take_by(5, anyio.current_time() + 10)
+    assert admission.in_flight_bytes == 5
+
+
+async def test_take_by_gives_up_at_the_deadline() -> None:
+    """Throttled, and nothing was taken."""
+    admission = Admission(10)
+    admission.enter().take(8)
+    lease = admission.enter()
+    with pytest.raises(Throttled):
+        await lease.take_by(5, anyio.current_time())
+    assert (lease.size, admission.in_flight_bytes) == (0, 8)
+
+
+async def test_of_requests_that_wait_for_each_other_one_goes_on() -> None:
+    """Each holds bytes and wants more: without it all would wait until they give up."""
+    admission = Admission(10)
+    leases = [admission.enter() for _ in range(3)]
+    done: list[int] = []
+
+    async def grow(number: int) -> None:
+        leases[number].take(3)
+        await leases[number].take_by(5, anyio.current_time() + 10)
+        assert admission.in_flight_bytes <= 14  # one at a time goes over the limit
+        done.append(number)
+        leases[number].close()
+
+    async with anyio.create_task_group() as group:
+        for number in range(3):
+            group.start_soon(grow, number)
+    assert sorted(done) == [0, 1, 2]
+    assert admission.in_flight_bytes == 0

@@ -7,7 +7,8 @@ from google.rpc.code_pb2 import Code
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from bridge.errors import InvalidData, PermanentError, RetryableError, StoreUnavailable, Throttled, TooLarge
-from bridge.receivers.otlp.status import refusal_of, status_json, success_json, success_protobuf
+from bridge.receivers.otlp.status import status_json, success_json, success_protobuf
+from bridge.receivers.refusals import refusal_of
 
 
 @pytest.mark.parametrize(

@@ -29,11 +29,16 @@ class ClientTls:
         ca, cert, key = (_read(path) for path in (self.ca_file, self.cert_file, self.key_file))
         return ca, cert, key
 
-    def context(self) -> ssl.SSLContext:
-        """The same for Python's TLS. Raises ConfigError where a file cannot be used."""
+    def context(self, *, verify: bool = True) -> ssl.SSLContext:
+        """The same for Python's TLS; without `verify` any certificate of the server is taken.
+
+        Raises ConfigError where a file cannot be used.
+        """
         self.read()
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
+            if not verify:
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
             if self.cert_file and self.key_file:
                 context.load_cert_chain(self.cert_file, self.key_file)
         except OSError as exc:  # ssl.SSLError is one

@@ -1,4 +1,4 @@
-"""The way of one request that both protocols share: admit, decode, hand over, count."""
+"""The way of one request that all protocols share: admit, decode, hand over, count."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from anyio.to_thread import run_sync
 
 from bridge.component import SpanConsumer
 from bridge.receivers.admission import Admission
-from bridge.receivers.otlp.status import Refusal, refusal_of
+from bridge.receivers.refusals import Refusal, refusal_of
 from bridge.spans import SpanBatch
 from bridge.telemetry import Instruments
 
@@ -54,18 +54,6 @@ class Decoder(Protocol):
     def __call__(self, data: bytes, *, peer: str) -> Decoded: ...
 
 
-def decode_request(data: bytes, *, peer: str) -> Decoded:
-    from bridge.codec.otlp_protobuf import decode_request as decode
-
-    return decode(data, peer=peer)
-
-
-def decode_json(data: bytes, *, peer: str) -> Decoded:
-    from bridge.codec.otlp_json import decode_json as decode
-
-    return decode(data, peer=peer)
-
-
 class Intake:
     """What one receiver does with every request, and the counters it keeps while doing so."""
 
@@ -95,23 +83,30 @@ class Intake:
         Raises what the decoder and the consumer raise. If cancelled, the spans are committed all or not at all.
         """
         decoded = await self.run(partial(decode, data, peer=peer), len(data))
-        spans = len(decoded.batch)
         if decoded.rejected:
-            self._instruments.refused_spans.add(decoded.rejected, {**self._attributes, "reason": "invalid"})
-        if spans:
-            await self._hand_over(decoded.batch)
-            self._instruments.accepted_spans.add(spans, self._attributes)
-            for key, count in decoded.faulty.items():
-                self._instruments.faulty_espans.add(count, {"key": key})
+            self.count_refused_spans(decoded.rejected, "invalid")
+        if len(decoded.batch):
+            try:
+                await self.commit(decoded.batch)
+            except Exception as exc:
+                self.count_refused_spans(len(decoded.batch), refusal_of(exc).reason)
+                raise
+            self.count_accepted(len(decoded.batch), decoded.faulty)
         return decoded
 
-    async def _hand_over(self, batch: SpanBatch) -> None:
-        try:
-            await self._consumer.consume(batch)
-        except Exception as exc:
-            reason = {"reason": refusal_of(exc).reason}
-            self._instruments.refused_spans.add(len(batch), {**self._attributes, **reason})
-            raise
+    async def commit(self, batch: SpanBatch) -> None:
+        """Return once the spans are committed. Raises what the consumer raises; counts nothing."""
+        await self._consumer.consume(batch)
+
+    def count_accepted(self, spans: int, faulty: Mapping[str, int]) -> None:
+        """Count spans that were committed, and those among them that lack a key."""
+        self._instruments.accepted_spans.add(spans, self._attributes)
+        for key, count in faulty.items():
+            self._instruments.faulty_espans.add(count, {"key": key})
+
+    def count_refused_spans(self, spans: int, reason: str) -> None:
+        """Count spans of a readable request that are not kept."""
+        self._instruments.refused_spans.add(spans, {**self._attributes, "reason": reason})
 
     def refuse(self, error: Exception) -> Refusal:
         """Count the request as refused and say what to answer; log the error if it is none we raise on purpose."""

@@ -1,0 +1,640 @@
+# cython: language_level=3, boundscheck=True, wraparound=False, cdivision=True
+"""The compiled twin of bridge.codec.points.splice.PlainPointSplicer, which says what it promises; and what every span needs
+that is converted: `split_point` for bridge.codec.points.to_otlp, `span_attributes` for bridge.codec.points.from_otlp.
+
+The constructor walks each point that is changed once and notes what is cut out of it and which tags it lacks, so that
+sizes are known before anything is written; `write` then copies what lies between the cuts. Both release the GIL. Nothing
+is read or written by an address that was not checked here: what is checked is copied out of the caller's arrays first.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcmp, memcpy
+
+from bridge.codec._wire cimport is_utf8, read_field, read_varint
+
+import numpy as np
+
+from bridge.errors import InvalidData
+
+cdef enum:
+    ARR = 0x0A  # tags: field number << 3 | wire type; of PBPoints
+    FIELDS = 0x12  # of PBPoint
+    KEY = 0x0A  # of Field
+    TEXT = 0x5A
+    EXPORT = 1  # bridge.spans.Outcome
+    DEC = 2  # bridge.spans.Encoding
+    METHODS = 4
+    MAX_TAGS = 64
+    MAX_GROUPS = 100  # so deep groups of unknown fields nest
+    TEXT_FRAME = 6  # bytes of a text field besides key and text; all of ours are below 128
+
+cdef struct Text:
+    const char* data
+    Py_ssize_t n
+
+cdef struct Tag:
+    Text key
+    Text field
+
+cdef struct Cut:
+    int64_t start
+    int64_t end
+
+cdef struct Point:
+    const uint8_t* data
+    int64_t length
+    int64_t size  # as it leaves, without tag and length
+    int64_t cut
+    int64_t cuts
+    uint64_t tags  # which of them it is given
+    Text link
+    uint8_t edited
+    uint8_t method
+    uint8_t has_parent
+    uint8_t has_ebpf_parent
+    uint8_t trace_digits  # of a decimal id; 0 for hex
+    uint8_t parent_digits
+
+cdef Text text_of(bytes text):
+    """Its bytes; whoever asks keeps it alive."""
+    return Text(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
+
+
+cdef list METHOD = [b"", b"seq", b"thread", b"header"]  # by bridge.spans.Method
+cdef Text[METHODS] methods
+for _number in range(METHODS):
+    methods[_number] = text_of(METHOD[_number])
+
+
+cdef inline bint is_replaced_key(const uint8_t* key, int64_t n) noexcept nogil:
+    if n == 7:
+        return memcmp(key, b"span_id", 7) == 0
+    if n == 8:
+        return memcmp(key, b"trace_id", 8) == 0
+    if n == 9:
+        return memcmp(key, b"parent_id", 9) == 0
+    if n == 13:
+        return memcmp(key, b"ebpf_trace_id", 13) == 0
+    if n == 14:
+        return (
+            memcmp(key, b"app_trace_id_l", 14) == 0
+            or memcmp(key, b"app_trace_id_h", 14) == 0
+            or memcmp(key, b"ebpf_parent_id", 14) == 0
+        )
+    if n == 15:
+        return memcmp(key, b"app_parent_id_l", 15) == 0
+    return n == 17 and (memcmp(key, b"espan_link_method", 17) == 0 or memcmp(key, b"espan.link.method", 17) == 0)
+
+
+cdef inline bint read_key(const uint8_t* p, const uint8_t* end, const uint8_t** key, int64_t* n) noexcept nogil:
+    """The key of a Field: of one given twice the last. False where it is no message."""
+    cdef const uint8_t* content
+    cdef uint64_t tag
+    key[0], n[0] = p, 0
+    while p < end:
+        p = read_field(p, end, MAX_GROUPS, &tag, &content)
+        if p == NULL:
+            return False
+        if tag == KEY:
+            key[0], n[0] = content, p - content
+    return True
+
+
+# --- writing: each returns where it stopped ----------------------------------------------------------------------------
+
+
+cdef inline uint8_t* put(uint8_t* out, const void* data, size_t n) noexcept nogil:
+    memcpy(out, data, n)
+    return out + n
+
+
+cdef inline uint8_t* put_byte(uint8_t* out, uint8_t value) noexcept nogil:
+    out[0] = value
+    return out + 1
+
+
+cdef inline uint8_t* put_varint(uint8_t* out, uint64_t value) noexcept nogil:
+    while value > 0x7F:
+        out = put_byte(out, <uint8_t> (value & 0x7F | 0x80))
+        value >>= 7
+    return put_byte(out, <uint8_t> value)
+
+
+cdef inline int64_t varint_size(uint64_t value) noexcept nogil:
+    cdef int64_t n = 1
+    while value > 0x7F:
+        n += 1
+        value >>= 7
+    return n
+
+
+cdef inline uint8_t digits_of(uint64_t value) noexcept nogil:
+    cdef uint8_t n = 1
+    while value > 9:
+        n += 1
+        value //= 10
+    return n
+
+
+cdef inline uint8_t* put_decimal(uint8_t* out, uint64_t value, int digits) noexcept nogil:
+    """So many digits, whatever the value."""
+    cdef int i
+    for i in range(digits - 1, -1, -1):
+        out[i] = <uint8_t> (c"0" + value % 10)
+        value //= 10
+    return out + digits
+
+
+cdef inline uint8_t* put_hex(uint8_t* out, uint64_t value) noexcept nogil:
+    """16 digits."""
+    cdef int i
+    for i in range(16):
+        out[i] = b"0123456789abcdef"[(value >> (60 - 4 * i)) & 15]
+    return out + 16
+
+
+cdef inline uint8_t* put_head(uint8_t* out, const char* key, int n_key, int n_text) noexcept nogil:
+    """A text field up to its text."""
+    out = put_byte(put_byte(out, FIELDS), <uint8_t> (TEXT_FRAME - 2 + n_key + n_text))
+    out = put(put_byte(put_byte(out, KEY), <uint8_t> n_key), key, n_key)
+    return put_byte(put_byte(out, TEXT), <uint8_t> n_text)
+
+
+cdef inline int64_t parent_size(bint there, int digits) noexcept nogil:
+    return 1 if not there else digits if digits else 16
+
+
+cdef inline uint8_t* put_parent(
+    uint8_t* out, const char* key, int n_key, bint there, int digits, uint64_t parent
+) noexcept nogil:
+    """A parent's id: "0" where there is none, else in decimal of so many digits, else (0) in hex."""
+    out = put_head(out, key, n_key, <int> parent_size(there, digits))
+    if not there:
+        return put_byte(out, c"0")
+    return put_decimal(out, parent, digits) if digits else put_hex(out, parent)
+
+
+cdef const uint64_t[:] column(const uint64_t[:] values, Py_ssize_t n):
+    """The column, sure to have n rows: what is read without the GIL cannot raise."""
+    if values.shape[0] != n:
+        raise ValueError("PointSplicer: columns of unequal length")
+    return values
+
+
+cdef class PointSplicer:
+    cdef readonly object sizes
+    cdef object _payloads, _tag_texts, _links  # hold what is pointed into
+    cdef Point* _points
+    cdef Py_ssize_t _n
+    cdef Tag[MAX_TAGS] _tags
+    cdef int _n_tags
+    cdef Cut* _cuts
+    cdef int64_t _n_cuts, _cut_capacity
+    cdef const uint64_t[:] _trace_hi, _trace_lo, _span_id, _parent_id, _ebpf_hi, _ebpf_lo, _ebpf_parent
+
+    def __cinit__(
+        self,
+        data,
+        const uint32_t[:] block,
+        const int64_t[:] start,
+        const int64_t[:] end,
+        decisions,
+        tags,
+        links,
+    ):
+        cdef Py_ssize_t n = len(decisions), failed
+        self._payloads, self._tag_texts, self._links = tuple(data), tuple(tags), tuple(links)
+        self._trace_hi, self._trace_lo = column(decisions.trace_hi, n), column(decisions.trace_lo, n)
+        self._span_id, self._parent_id = column(decisions.span_id, n), column(decisions.parent_span_id, n)
+        self._ebpf_hi, self._ebpf_lo = column(decisions.ebpf_trace_hi, n), column(decisions.ebpf_trace_lo, n)
+        self._ebpf_parent = column(decisions.ebpf_parent_id, n)
+        self._points = <Point*> calloc(n + 1, sizeof(Point))
+        if self._points == NULL:
+            raise MemoryError
+        self._n = n
+        self._take_tags()
+        self._locate(block, start, end)
+        self._decide(decisions.outcome, decisions.method, decisions.encode)
+        with nogil:
+            failed = self._walk()
+        if failed == -2:
+            raise MemoryError
+        if failed >= 0:
+            raise InvalidData(f"span {failed}: its bytes are no protobuf message")
+        self._measure()
+
+    def __dealloc__(self):
+        free(self._points)
+        free(self._cuts)
+
+    cdef int _take_tags(self) except -1:
+        cdef int i
+        if len(self._tag_texts) > MAX_TAGS:
+            raise ValueError(f"PointSplicer: more than {MAX_TAGS} tags")
+        self._tag_texts = tuple((<bytes?> key, <bytes?> text) for key, text in self._tag_texts)
+        for i in range(len(self._tag_texts)):
+            key, text = self._tag_texts[i]
+            self._tags[i] = Tag(text_of(key), text_of(text))
+        self._n_tags = len(self._tag_texts)
+        return 0
+
+    cdef int _locate(self, const uint32_t[:] block, const int64_t[:] start, const int64_t[:] end) except -1:
+        """Find the bytes of each point, inside its payload."""
+        cdef Py_ssize_t i, blocks = len(self._payloads), n = self._n
+        cdef uint32_t number, current = 0
+        cdef int64_t begin, stop, length = -1
+        cdef const uint8_t* base = NULL
+        cdef bytes payload
+        if block.shape[0] != n or start.shape[0] != n or end.shape[0] != n:
+            raise ValueError("PointSplicer: columns of unequal length")
+        for i in range(n):
+            number, begin, stop = block[i], start[i], end[i]
+            if number != current or base == NULL:
+                if number >= blocks:
+                    raise InvalidData(f"span {i} lies outside its payload")
+                payload = <bytes?> self._payloads[number]
+                base, length, current = <const uint8_t*> PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), number
+            if not 0 <= begin <= stop <= length:
+                raise InvalidData(f"span {i} lies outside its payload")
+            self._points[i].data = base + begin
+            self._points[i].length = stop - begin
+        return 0
+
+    cdef int _decide(self, const uint8_t[:] outcome, const uint8_t[:] method, const uint8_t[:] encode) except -1:
+        """Note what each point is given, so that its size cannot change any more."""
+        cdef Py_ssize_t i, n_links = len(self._links)
+        cdef uint64_t tags = 0
+        cdef Point* point
+        if outcome.shape[0] != self._n or method.shape[0] != self._n or encode.shape[0] != self._n:
+            raise ValueError("PointSplicer: columns of unequal length")
+        if n_links and n_links != self._n:
+            raise ValueError("PointSplicer: columns of unequal length")
+        for i in range(self._n_tags):
+            tags |= <uint64_t> 1 << i
+        for i in range(self._n):
+            point = &self._points[i]
+            point.tags = tags
+            point.edited = outcome[i] == EXPORT
+            point.method = method[i] if method[i] < METHODS else 0
+            point.has_parent = self._parent_id[i] != 0
+            point.has_ebpf_parent = self._ebpf_parent[i] != 0
+            if encode[i] == DEC:
+                point.trace_digits = digits_of(self._trace_lo[i])
+                point.parent_digits = digits_of(self._parent_id[i])
+            if n_links and point.edited:
+                point.link = text_of(<bytes?> self._links[i])
+        return 0
+
+    cdef Py_ssize_t _walk(self) noexcept nogil:
+        """Find what is cut out of each point. -1, or the point that cannot be read, or -2 without memory."""
+        cdef Py_ssize_t i
+        cdef Point* point
+        cdef const uint8_t* p
+        cdef const uint8_t* end
+        cdef const uint8_t* field
+        cdef const uint8_t* content
+        cdef const uint8_t* key
+        cdef uint64_t tag
+        cdef int64_t n
+        for i in range(self._n):
+            point = &self._points[i]
+            point.size = point.length
+            point.cut = self._n_cuts
+            if not point.edited and not point.tags:
+                continue
+            p, end = point.data, point.data + point.length
+            while p < end:
+                field = p
+                p = read_field(p, end, MAX_GROUPS, &tag, &content)
+                if p == NULL:
+                    return i
+                if tag != FIELDS:
+                    continue
+                if not read_key(content, p, &key, &n):
+                    return i
+                if point.edited and is_replaced_key(key, n):
+                    if self._add_cut(point, field - point.data, p - point.data) < 0:
+                        return -2
+                elif point.tags:
+                    self._take_off(point, key, n)
+            self._grow(point)
+        return -1
+
+    cdef inline void _take_off(self, Point* point, const uint8_t* key, int64_t n) noexcept nogil:
+        """A tag that the point has itself is not added."""
+        cdef int i
+        for i in range(self._n_tags):
+            if self._tags[i].key.n == n and memcmp(self._tags[i].key.data, key, n) == 0:
+                point.tags &= ~(<uint64_t> 1 << i)
+
+    cdef inline void _grow(self, Point* point) noexcept nogil:
+        """Count what is added."""
+        cdef int i
+        for i in range(self._n_tags):
+            if point.tags >> i & 1:
+                point.size += self._tags[i].field.n
+        if not point.edited:
+            return
+        point.size += TEXT_FRAME + 7 + 16
+        point.size += TEXT_FRAME + 8 + (point.trace_digits if point.trace_digits else 32)
+        point.size += TEXT_FRAME + 9 + parent_size(point.has_parent, point.parent_digits)
+        point.size += TEXT_FRAME + 13 + 32
+        point.size += TEXT_FRAME + 14 + parent_size(point.has_ebpf_parent, 0)
+        if point.method:
+            point.size += TEXT_FRAME + 17 + methods[point.method].n
+        point.size += point.link.n
+
+    cdef int _add_cut(self, Point* point, int64_t start, int64_t end) noexcept nogil:
+        cdef Cut* cuts
+        cdef int64_t capacity
+        point.size -= end - start
+        if point.cuts and self._cuts[self._n_cuts - 1].end == start:
+            self._cuts[self._n_cuts - 1].end = end
+            return 0
+        if self._n_cuts == self._cut_capacity:
+            capacity = 2 * self._cut_capacity + 1024
+            cuts = <Cut*> realloc(self._cuts, capacity * sizeof(Cut))
+            if cuts == NULL:
+                return -1
+            self._cuts, self._cut_capacity = cuts, capacity
+        self._cuts[self._n_cuts] = Cut(start, end)
+        self._n_cuts += 1
+        point.cuts += 1
+        return 0
+
+    cdef int _measure(self) except -1:
+        cdef Py_ssize_t i
+        sizes = np.empty(self._n, np.int64)
+        cdef int64_t[::1] view = sizes
+        for i in range(self._n):
+            view[i] = self._framed(&self._points[i])
+        sizes.flags.writeable = False
+        self.sizes = sizes
+        return 0
+
+    cdef inline int64_t _framed(self, Point* point) noexcept nogil:
+        return 1 + varint_size(point.size) + point.size
+
+    def write(self, Py_ssize_t start, Py_ssize_t stop):
+        """See PlainPointSplicer.write."""
+        cdef Py_ssize_t i
+        cdef int64_t total = 0
+        cdef bytes written
+        cdef uint8_t* out
+        cdef const uint8_t* end
+        if not 0 <= start <= stop <= self._n:
+            raise IndexError(f"points {start} to {stop} of {self._n}")
+        for i in range(start, stop):
+            total += self._framed(&self._points[i])
+        written = PyBytes_FromStringAndSize(NULL, total)
+        out = <uint8_t*> PyBytes_AS_STRING(written)
+        end = out + total
+        with nogil:
+            for i in range(start, stop):
+                out = self._put_point(out, i)
+        if out != end:
+            raise AssertionError("a point was written in another size than it was measured in")
+        return written
+
+    cdef uint8_t* _put_point(self, uint8_t* out, Py_ssize_t row) noexcept nogil:
+        cdef Point* point = &self._points[row]
+        cdef int64_t at = 0, i
+        out = put_varint(put_byte(out, ARR), point.size)
+        for i in range(point.cut, point.cut + point.cuts):
+            out = put(out, point.data + at, self._cuts[i].start - at)
+            at = self._cuts[i].end
+        out = put(out, point.data + at, point.length - at)
+        for i in range(self._n_tags):
+            if point.tags >> i & 1:
+                out = put(out, self._tags[i].field.data, self._tags[i].field.n)
+        return self._put_decided(out, point, row) if point.edited else out
+
+    cdef uint8_t* _put_decided(self, uint8_t* out, Point* point, Py_ssize_t row) noexcept nogil:
+        out = put_hex(put_head(out, b"span_id", 7, 16), self._span_id[row])
+        if point.trace_digits:
+            out = put_head(out, b"trace_id", 8, point.trace_digits)
+            out = put_decimal(out, self._trace_lo[row], point.trace_digits)
+        else:
+            out = put_hex(put_head(out, b"trace_id", 8, 32), self._trace_hi[row])
+            out = put_hex(out, self._trace_lo[row])
+        out = put_parent(out, b"parent_id", 9, point.has_parent, point.parent_digits, self._parent_id[row])
+        out = put_hex(put_head(out, b"ebpf_trace_id", 13, 32), self._ebpf_hi[row])
+        out = put_hex(out, self._ebpf_lo[row])
+        out = put_parent(out, b"ebpf_parent_id", 14, point.has_ebpf_parent, 0, self._ebpf_parent[row])
+        if point.method:
+            out = put_head(out, b"espan_link_method", 17, <int> methods[point.method].n)
+            out = put(out, methods[point.method].data, methods[point.method].n)
+        return put(out, point.link.data, point.link.n) if point.link.n else out
+
+
+# --- fields of a point to attributes ----------------------------------------------------------------------------------
+
+cdef enum:  # tags
+    NAME = 0x0A  # of PBPoint
+    TIME = 0x18
+    INTEGER = 0x10  # of Field
+    DOUBLE = 0x21
+    BOOL = 0x28
+    BYTES = 0x32
+    ATTRIBUTE = 0x4A  # of Span
+    VALUE = 0x12  # of KeyValue
+    STRING_VALUE = 0x0A  # of AnyValue
+    BOOL_VALUE = 0x10
+    INT_VALUE = 0x18
+    DOUBLE_VALUE = 0x21
+    BYTES_VALUE = 0x3A
+
+
+cdef inline const uint8_t* shortest(const uint8_t* p, const uint8_t* end, int most, uint64_t* number) noexcept nogil:
+    """A number as protobuf writes it; NULL where it is written longer."""
+    cdef const uint8_t* stop = read_varint(p, end, most, number)
+    if stop == NULL or (stop - p > 1 and (stop - 1)[0] == 0) or (stop - p == 10 and (stop - 1)[0] > 1):
+        return NULL
+    return stop
+
+
+cdef inline const uint8_t* content_end(const uint8_t** p, const uint8_t* end) noexcept nogil:
+    """Read a length at p; return where the content ends that p then is at. NULL where there is none."""
+    cdef uint64_t length
+    p[0] = shortest(p[0], end, 5, &length)
+    if p[0] == NULL or length > <uint64_t> (end - p[0]):
+        return NULL
+    return p[0] + length
+
+
+cdef inline uint8_t* put_attribute(
+    uint8_t* out, const uint8_t* key, int64_t n_key, const uint8_t* p, const uint8_t* end
+) noexcept nogil:
+    """A field's value, all from its tag to its end, as an attribute; NULL where it is none as protobuf writes it."""
+    cdef uint8_t tag
+    cdef uint64_t number = 0
+    cdef const uint8_t* value = p + 1
+    cdef int64_t n, pair
+    if p[0] == INTEGER or p[0] == BOOL:
+        if shortest(p + 1, end, 10, &number) != end or (p[0] == BOOL and number > 1):
+            return NULL
+        tag = INT_VALUE if p[0] == INTEGER else BOOL_VALUE
+    elif p[0] == DOUBLE:
+        if end - p != 9:
+            return NULL
+        tag = DOUBLE_VALUE
+    elif p[0] == BYTES or p[0] == TEXT:
+        if content_end(&value, end) != end or (p[0] == TEXT and not is_utf8(value, end)):
+            return NULL
+        tag, value = STRING_VALUE if p[0] == TEXT else BYTES_VALUE, p + 1
+    else:
+        return NULL
+    n = 1 + (end - value)
+    pair = 1 + varint_size(n_key) + n_key + 1 + varint_size(n) + n
+    out = put_varint(put_byte(out, ATTRIBUTE), pair)
+    out = put(put_varint(put_byte(out, KEY), n_key), key, n_key)
+    out = put_byte(put_varint(put_byte(out, VALUE), n), tag)
+    return put(out, value, end - value)
+
+
+def split_point(bytes data not None, frozenset named not None):
+    """(name, time, start, duration, attributes, fields) of a PBPoint as agents write it; None for any other.
+
+    named: keys whose fields are returned as they are; attributes: those of all other keys, as fields of a Span. A point
+    as agents write it has no key twice, an integer `start` and `duration`, neither tag, type nor unit but in fields that
+    are named, and every number and length written as short as can be.
+    """
+    cdef const uint8_t* p = <const uint8_t*> PyBytes_AS_STRING(data)
+    cdef const uint8_t* end = p + PyBytes_GET_SIZE(data)
+    # An attribute is at most 8 bytes longer than its field, which has at least 6.
+    cdef uint8_t* attributes = <uint8_t*> malloc(3 * PyBytes_GET_SIZE(data) + 16)
+    if attributes == NULL:
+        raise MemoryError
+    try:
+        return split(p, end, named, attributes)
+    finally:
+        free(attributes)
+
+
+cdef tuple split(const uint8_t* p, const uint8_t* end, frozenset named, uint8_t* attributes):
+    cdef const uint8_t* stop
+    cdef const uint8_t* key_end
+    cdef const uint8_t* key
+    cdef uint8_t* out = attributes
+    cdef uint8_t tag
+    cdef uint64_t time = 0
+    cdef uint64_t[2] times
+    cdef bint[2] timed
+    cdef int which
+    cdef bytes name = b"", text
+    cdef set seen = set()
+    cdef list fields = []
+    timed[0] = timed[1] = False
+    while p < end:
+        tag = p[0]
+        p += 1
+        if tag == TIME:
+            p = shortest(p, end, 10, &time)
+            if p == NULL or None in seen:
+                return None
+            seen.add(None)
+            continue
+        if tag != NAME and tag != FIELDS:
+            return None
+        stop = content_end(&p, end)
+        if stop == NULL:
+            return None
+        if tag == NAME:
+            if name or not is_utf8(p, stop):
+                return None
+            name = p[:stop - p]
+            p = stop
+            continue
+        key = p + 1
+        if p == stop or p[0] != KEY:
+            return None
+        key_end = content_end(&key, stop)
+        if key_end == NULL or key_end == stop:
+            return None
+        text = key[:key_end - key]
+        if text in seen:
+            return None
+        seen.add(text)
+        which = 0 if text == b"start" else 1 if text == b"duration" else -1
+        if which >= 0:
+            if key_end[0] != INTEGER or shortest(key_end + 1, stop, 10, &times[which]) != stop:
+                return None
+            timed[which] = True
+        elif text in named:
+            fields.append(p[:stop - p])
+        else:
+            out = put_attribute(out, key, key_end - key, key_end, stop) if is_utf8(key, key_end) else NULL
+            if out == NULL:
+                return None
+        p = stop
+    if not timed[0] or not timed[1]:
+        return None
+    return name, <int64_t> time, <int64_t> times[0], <int64_t> times[1], attributes[:out - attributes], fields
+
+
+# --- attributes of a span ---------------------------------------------------------------------------------------------
+
+
+def span_attributes(bytes data not None):
+    """Values by key of a serialized Span that protobuf reads; None where a value is a list, a map, or put together.
+
+    The same as bridge.codec.points.otlp_values.by_key of its attributes.
+    """
+    cdef const uint8_t* p = <const uint8_t*> PyBytes_AS_STRING(data)
+    cdef const uint8_t* end = p + PyBytes_GET_SIZE(data)
+    cdef const uint8_t* content
+    cdef uint64_t tag
+    cdef dict found = {}
+    while p < end:
+        p = read_field(p, end, MAX_GROUPS, &tag, &content)
+        if p == NULL:
+            return None
+        if tag == ATTRIBUTE and not take_attribute(content, p, found):
+            return None
+    return found
+
+
+cdef bint take_attribute(const uint8_t* p, const uint8_t* end, dict found) except *:
+    cdef const uint8_t* content
+    cdef const uint8_t* key = p
+    cdef const uint8_t* key_end = p
+    cdef const uint8_t* value = NULL
+    cdef const uint8_t* value_end = NULL
+    cdef uint64_t tag
+    while p < end:
+        p = read_field(p, end, MAX_GROUPS, &tag, &content)
+        if p == NULL:
+            return False
+        if tag == KEY:
+            key, key_end = content, p
+        elif tag == VALUE and value == NULL:
+            value, value_end = content, p
+        else:
+            return False
+    return take_value(value, value_end, key[:key_end - key].decode(), found)
+
+
+cdef bint take_value(const uint8_t* p, const uint8_t* end, str key, dict found) except *:
+    cdef const uint8_t* content
+    cdef uint64_t tag, number
+    cdef double real
+    if p == end:
+        found[key] = None
+        return True
+    if read_field(p, end, MAX_GROUPS, &tag, &content) != end:
+        return False
+    if tag == STRING_VALUE:
+        found[key] = content[:end - content].decode()
+    elif tag == INT_VALUE or tag == BOOL_VALUE:
+        read_varint(content, end, 10, &number)
+        found[key] = <int64_t> number if tag == INT_VALUE else number != 0
+    elif tag == DOUBLE_VALUE:
+        memcpy(&real, end - 8, 8)
+        found[key] = real
+    elif tag == BYTES_VALUE:
+        found[key] = content[:end - content]
+    else:
+        return False
+    return True

@@ -1,0 +1,15 @@
+"""What a point may have, as Dataway takes it, and how many points a body may have."""
+
+from typing import Final
+
+MAX_MEASUREMENT_BYTES: Final = 1024
+MAX_KEY_BYTES: Final = 256
+MAX_TAG_VALUE_BYTES: Final = 1024
+MAX_FIELD_VALUE_BYTES: Final = 32 * 2**20
+MAX_TAGS: Final = 256
+MAX_FIELDS: Final = 1024
+
+MAX_BODY_BYTES: Final = 2**31 - 1
+"""What protobuf reads at most."""
+MAX_POINTS: Final = 2**18
+"""So many points a body may have: a hundred times what agents send, and no more memory than their columns want."""

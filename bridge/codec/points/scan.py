@@ -1,0 +1,240 @@
+"""Scanning points: the bytes of PBPoints to one row a point, in C where that could be built.
+
+`scan_points` is the kernel of _point_scan.pyx, or, where no C compiler was there when the bridge was installed,
+`scan_plain`, its twin over protobuf; slower, but with the same result. A body is readable if protobuf finds its points.
+A point is taken if protobuf reads it as a PBPoint, the UTF-8 of every text included, and it keeps the limits: what
+passes here can be read by whoever gets it next, and what is wrong inside a point costs that point alone.
+
+Of a value given twice in a field the last counts, as protobuf has it; and so does of a key given twice the last, as for
+attributes of OTLP: a key that the bridge appends to a point overrides what was there.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from bridge.codec.espan import Value, integer, read_espan
+from bridge.codec.points import limits
+from bridge.codec.points import point_view_pb2 as view
+from bridge.codec.points import rejections as why
+from bridge.codec.points.point_pb2 import Field, PBPoint, PBPoints
+from bridge.codec.points.rejections import MAX_TOLD, REASONS, BadPoint, InvalidPoints, Rejections, shown
+from bridge.codec.rows import ROW, read_texts
+from bridge.errors import TooLarge
+from bridge.spans import convention
+
+try:
+    from bridge.codec.points import _point_scan
+except ImportError:  # not built
+    _point_scan = None  # type: ignore[assignment]
+
+SPAN_ID: Final = "span_id"
+HOST: Final = "host"
+SERVICE: Final = "service"
+_HEX_16: Final = re.compile(r"[0-9a-fA-F]{16}")
+_KEYS: Final = frozenset((*convention.KEY_OF_BIT, SPAN_ID, HOST, SERVICE))
+
+PLACE: Final = np.dtype(
+    [("point", np.int64), ("point_bytes", np.int64), ("host", np.int32), ("service", np.int32)], align=True
+)
+"""Where in the body a point is, and the numbers of the texts that name its host and its service; -1 for none."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scan:
+    """What was found in one body: n points in their order, without the rejected ones."""
+
+    rows: NDArray[np.void]
+    """Shape (n,), dtype ROW."""
+    data: bytes
+    """The points' own bytes, one after another."""
+    lengths: NDArray[np.int64]
+    """Shape (n,): bytes of each."""
+    texts: tuple[str, ...]
+    """Names of hosts and services; one may be there more than once."""
+    host: NDArray[np.int32]
+    """Shape (n,): position in `texts` of the key `host`, -1 where it is no text or absent."""
+    service: NDArray[np.int32]
+    rejections: Rejections
+    """Points by their number in the body, from 0."""
+
+
+def kernel_in_use() -> bool:
+    """Whether points are scanned by the compiled kernel."""
+    return scan_points is scan_compiled
+
+
+def scan_compiled(body: bytes) -> Scan:
+    """The kernel's result. Raises InvalidPoints for bytes that are no PBPoints, TooLarge for too many of them."""
+    _check_size(body)
+    found = _point_scan.count_points(body)
+    if found < 0:
+        raise _no_body(body)
+    _check_number(found)
+    rows, places = np.empty(found, ROW), np.empty(found, PLACE)
+    texts = np.empty((2 * found, 2), np.int64)
+    taken, named, counts, told = _point_scan.scan(body, rows, places, texts, MAX_TOLD)
+    rows, places = rows[:taken], places[:taken]
+    read_texts(rows, body)
+    rejections = Rejections()
+    rejections.counts.update({reason: n for reason, n in zip(REASONS, counts, strict=True) if n})
+    rejections.told += [(number, _what_is_wrong(body[at:end])) for number, at, end in told]
+    return Scan(
+        rows=rows,
+        data=_point_scan.cut_out(body, places),
+        lengths=places["point_bytes"].copy(),
+        texts=tuple(body[at : at + n].decode() for at, n in texts[:named].tolist()),
+        host=places["host"],
+        service=places["service"],
+        rejections=rejections,
+    )
+
+
+def scan_plain(body: bytes) -> Scan:
+    """The kernel's twin. Raises InvalidPoints for bytes that are no PBPoints, TooLarge for too many of them."""
+    _check_size(body)
+    try:
+        sent = view.Points.FromString(body).arr
+    except DecodeError as exc:
+        raise _no_body(body) from exc
+    _check_number(len(sent))
+    rows: list[tuple[int, ...]] = []
+    taken: list[bytes] = []
+    texts: dict[str, int] = {}
+    names: list[tuple[int, int]] = []
+    rejections = Rejections()
+    for number, data in enumerate(sent):
+        try:
+            point = read_point(data)
+        except BadPoint as exc:
+            rejections.add(number, exc.reason, str(exc))
+            continue
+        taken.append(data)
+        values = _values(point)
+        rows.append(_row(values, point.time))
+        names.append((_text_number(texts, values.get(HOST)), _text_number(texts, values.get(SERVICE))))
+    host_service = np.array(names, np.int32).reshape(-1, 2)
+    return Scan(
+        rows=np.array(rows, ROW),
+        data=b"".join(taken),
+        lengths=np.array([len(data) for data in taken], np.int64),
+        texts=tuple(texts),
+        host=host_service[:, 0],
+        service=host_service[:, 1],
+        rejections=rejections,
+    )
+
+
+def _text_number(texts: dict[str, int], value: Value | None) -> int:
+    return texts.setdefault(value, len(texts)) if isinstance(value, str) and value else -1
+
+
+def _check_size(body: bytes) -> None:
+    if len(body) > limits.MAX_BODY_BYTES:
+        raise TooLarge(f"{len(body)} bytes in one body, more than {limits.MAX_BODY_BYTES}")
+
+
+def _check_number(points: int) -> None:
+    if points > limits.MAX_POINTS:
+        raise TooLarge(f"{points} points in one body, more than {limits.MAX_POINTS}")
+
+
+def _no_body(body: bytes) -> InvalidPoints:
+    try:
+        view.Points.FromString(body)
+    except DecodeError as exc:
+        return InvalidPoints(why.INVALID_PROTOBUF, f"body: {_reason(exc)}")
+    raise AssertionError("protobuf reads what the kernel does not")
+
+
+def _reason(error: DecodeError) -> str:
+    return str(error).rpartition("': ")[2]
+
+
+def _what_is_wrong(data: bytes) -> str:
+    try:
+        read_point(data)
+    except BadPoint as exc:
+        return str(exc)
+    raise AssertionError("a point that is fine is not rejected")
+
+
+def read_point(data: bytes) -> PBPoint:
+    """A point as it is taken. Raises BadPoint."""
+    try:
+        # read inside a body, where fewer messages are read inside one another than in a point by itself
+        (point,) = PBPoints.FromString(view.Points(arr=[data]).SerializeToString()).arr
+    except DecodeError as exc:
+        raise BadPoint(why.UNREADABLE, _reason(exc)) from exc
+    if not point.name:
+        raise BadPoint(why.NO_MEASUREMENT, "no measurement")
+    if len(point.name.encode()) > limits.MAX_MEASUREMENT_BYTES:
+        raise BadPoint(why.MEASUREMENT_TOO_LONG, f"measurement longer than {limits.MAX_MEASUREMENT_BYTES} bytes")
+    for field in point.fields:
+        _check_field(field)
+    tags = sum(field.is_tag for field in point.fields)
+    fields = len(point.fields) - tags
+    if not fields:
+        raise BadPoint(why.NO_FIELDS, "no fields")
+    if tags > limits.MAX_TAGS:
+        raise BadPoint(why.TOO_MANY_TAGS, f"{tags} tags, more than {limits.MAX_TAGS}")
+    if fields > limits.MAX_FIELDS:
+        raise BadPoint(why.TOO_MANY_FIELDS, f"{fields} fields, more than {limits.MAX_FIELDS}")
+    return point
+
+
+def _check_field(field: Field) -> None:
+    key, length = shown(field.key), len(field.s.encode()) + len(field.d)  # of the value: one of them, or none
+    if len(field.key.encode()) > limits.MAX_KEY_BYTES:
+        raise BadPoint(why.KEY_TOO_LONG, f"{key}: key longer than {limits.MAX_KEY_BYTES} bytes")
+    if field.is_tag and length > limits.MAX_TAG_VALUE_BYTES:
+        raise BadPoint(why.TAG_VALUE_TOO_LONG, f"tag {key}: value longer than {limits.MAX_TAG_VALUE_BYTES} bytes")
+    if not field.is_tag and length > limits.MAX_FIELD_VALUE_BYTES:
+        raise BadPoint(why.FIELD_VALUE_TOO_LONG, f"field {key}: value longer than {limits.MAX_FIELD_VALUE_BYTES} bytes")
+
+
+def _values(point: PBPoint) -> dict[str, Value]:
+    """Text and integers as they are, any other value as bytes; keys without a value are left out."""
+    last = {field.key: field for field in point.fields if field.key in _KEYS}
+    return {key: _value(field) for key, field in last.items() if field.WhichOneof("val")}
+
+
+def _value(field: Field) -> Value:
+    """Binary data that is text is taken for it: agents wrote text so before points had `s`."""
+    match field.WhichOneof("val"):
+        case "i":
+            return field.i
+        case "u":
+            return field.u
+        case "s":
+            return field.s
+        case "d":
+            try:
+                return field.d.decode()
+            except UnicodeDecodeError:
+                return b""
+    return b""
+
+
+def _row(values: dict[str, Value], time_ns: int) -> tuple[int, ...]:
+    """The fields of ROW for one point; its own time counts where it has no `start`."""
+    known: dict[str, Value] = {key: values[key] for key in convention.KEY_OF_BIT if key in values}
+    row = read_espan(known, 0, 0)
+    if not row["start_ns"] and time_ns > 0:
+        row = read_espan(known, time_ns, 0)
+    row["sent_span_id"] = _span_id(values.get(SPAN_ID, ""))
+    return tuple(int(row.get(name, 0)) for name in ROW.names or ())
+
+
+def _span_id(value: Value) -> int:
+    """16 hex digits or a number; 0 for anything else."""
+    if isinstance(value, str) and _HEX_16.fullmatch(value):
+        return int(value, 16)
+    return integer(value) or 0
+
+
+scan_points = scan_plain if _point_scan is None else scan_compiled

@@ -1,0 +1,178 @@
+"""POST /v1/write/tracing of a Dataway."""
+
+import logging
+import ssl
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Literal
+from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
+
+import aiohttp
+import anyio
+from isal import igzip
+from yarl import URL
+
+from bridge.component import Body
+from bridge.errors import ConfigError
+from bridge.exporters.answers import first_bytes, retry_after_s, shown, url_secrets
+from bridge.exporters.connection import USER_AGENT, ClientTls, checked_headers
+from bridge.exporters.failures import NotTaken, Refused
+from bridge.spans import LinkedSpans
+
+logger = logging.getLogger(__name__)
+
+WRITE_PATH = "/v1/write/tracing"
+CHECK_PATH = "/v1/check/token/"
+CONTENT_TYPES: Mapping[str, str] = {
+    "protobuf": "application/protobuf; proto=com.guance.Point",
+    "line_protocol": "application/line-protocol",
+}
+TRY_AGAIN = frozenset({408, 429})
+"""Statuses below 500 that say nothing against the body; DataKit itself drops these too."""
+QUOTA_USED_UP = "beyondDataUsage"
+CHECK_TIMEOUT_S = 10.0
+
+
+class DatawayExporter:
+    """POSTs points to the Dataway of `url`, https://HOST?token=TOKEN. Redirects are not followed.
+
+    `global_tags` are set on points that lack them; with `sinker` they are sent as X-Global-Tags, too. `proxy`: URL of
+    an HTTP proxy. With `verify` off any certificate is taken.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        *,
+        form: Literal["protobuf", "line_protocol"] = "protobuf",
+        compression: Literal["none", "gzip"] = "gzip",
+        timeout_s: float = 30.0,
+        max_bytes: int = 1 << 20,
+        global_tags: Mapping[str, str] | None = None,
+        sinker: bool = False,
+        proxy: str | None = None,
+        tls: ClientTls | None = None,
+        verify: bool = True,
+    ) -> None:
+        self.name = name
+        self._address = DatawayUrl(url)
+        self._form: Literal["protobuf", "line_protocol"] = form
+        self._gzip, self._max_bytes = compression == "gzip", max_bytes
+        self._global_tags = dict(global_tags or {})
+        self._proxy, self._tls, self._verify = proxy, tls or ClientTls(), verify
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._secrets = (*self._address.secrets, *(url_secrets(proxy) if proxy else ()))
+        headers = {"user-agent": USER_AGENT, "content-type": CONTENT_TYPES[form]}
+        if self._gzip:
+            headers["content-encoding"] = "gzip"
+        if sinker and self._global_tags:
+            headers["x-global-tags"] = ",".join(f"{key}={self._global_tags[key]}" for key in sorted(self._global_tags))
+        self._headers = checked_headers(name, headers)
+        self._session: aiohttp.ClientSession | None = None
+
+    def __repr__(self) -> str:
+        return f"DatawayExporter({self.name!r}, {self._address})"
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Hold a session, and have the token checked beside it; what comes of that is only logged.
+
+        Raises ConfigError where a TLS file cannot be used; connects when something is delivered.
+        """
+        connector = aiohttp.TCPConnector(ssl=self._ssl())
+        async with (
+            aiohttp.ClientSession(connector=connector, timeout=self._timeout) as session,
+            anyio.create_task_group() as checking,
+        ):
+            checking.start_soon(self._check_token, session)
+            self._session = session
+            try:
+                yield
+            finally:
+                self._session = None
+                checking.cancel_scope.cancel()
+
+    def _ssl(self) -> ssl.SSLContext | bool:
+        if not self._address.secure:
+            return True
+        return self._tls.context(verify=self._verify)
+
+    def encode(self, linked: LinkedSpans) -> Iterator[Body]:
+        """Points in bodies of at most `max_bytes`, compressed already: once, however often one is sent."""
+        from bridge.codec.points.encode import encode_points
+
+        bodies = encode_points(linked, max_bytes=self._max_bytes, form=self._form, global_tags=self._global_tags)
+        for data, points in bodies:
+            yield Body(igzip.compress(data, 1, mtime=0) if self._gzip else data, points)
+
+    async def deliver(self, body: Body) -> None:
+        """Send one body within `timeout_s`. Raises NotTaken for 408, 429, 5xx and the network, Refused for 4xx."""
+        if self._session is None:
+            raise RuntimeError(f"{self!r} is not running")
+        # the same body has the same package id whenever it is sent
+        package = blake2b(body.data, digest_size=10).hexdigest()
+        headers = {**self._headers, "x-points": str(body.spans), "x-pkg-id": f"dk_{package}"}
+        try:
+            async with self._session.post(
+                self._address.write, data=body.data, headers=headers, proxy=self._proxy, allow_redirects=False
+            ) as response:
+                answer = await first_bytes(response.content)
+        except TimeoutError:
+            raise NotTaken(f"{self._address}: no answer in {self._timeout.total} s", reason="timeout") from None
+        except (aiohttp.ClientError, OSError) as exc:
+            text = f"{self._address}: {shown(f'{type(exc).__name__}: {exc}', self._secrets)}"
+            raise NotTaken(text, reason="connection") from None  # its text would hold the URL unmasked
+        if not 200 <= response.status < 300:
+            raise self._failure(response, answer.decode(errors="replace"))
+
+    def _failure(self, response: aiohttp.ClientResponse, answer: str) -> NotTaken | Refused:
+        status = response.status
+        text = f"{self._address}: {status} {shown(answer or response.reason or '', self._secrets)}"
+        if 400 <= status < 500 and status not in TRY_AGAIN:
+            if QUOTA_USED_UP in answer:
+                return Refused(f"the workspace's data quota is used up: {text}", reason="beyond_data_usage")
+            return Refused(text, reason=f"http_{status}")
+        wait_s = retry_after_s(response.headers.get("retry-after", ""), datetime.now(UTC))
+        return NotTaken(text, reason=f"http_{status}", retry_after_s=wait_s)
+
+    async def _check_token(self, session: aiohttp.ClientSession) -> None:
+        fields = {"exporter": self.name, "dataway": str(self._address)}
+        if not self._address.check:
+            logger.warning("the Dataway's url has no token", extra=fields)
+            return
+        timeout = aiohttp.ClientTimeout(total=CHECK_TIMEOUT_S)
+        try:
+            async with session.get(self._address.check, proxy=self._proxy, timeout=timeout) as response:
+                answer = await first_bytes(response.content)
+        except (TimeoutError, aiohttp.ClientError, OSError) as exc:
+            error = shown(f"{type(exc).__name__}: {exc}", self._secrets)
+            logger.warning("the Dataway's token could not be checked", extra={**fields, "error": error})
+            return
+        if response.status >= 400:
+            error = f"{response.status} {shown(answer.decode(errors='replace'), self._secrets)}"
+            logger.warning("the Dataway does not know the token", extra={**fields, "error": error})
+
+
+class DatawayUrl:
+    """Where things are at a Dataway, made from the URL users have; its text is the address without anything secret."""
+
+    def __init__(self, url: str) -> None:
+        """Raises ConfigError for what is no URL of a Dataway."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError("url: want https://HOST?token=TOKEN")
+        token = parse_qs(parts.query).get("token", [""])[0]
+        self.secure = parts.scheme == "https"
+        # as they stand, not normalized: the query is the Dataway's own
+        self.write = URL(urlunsplit((parts.scheme, parts.netloc, WRITE_PATH, parts.query, "")), encoded=True)
+        check = urlunsplit((parts.scheme, parts.netloc, CHECK_PATH + quote(token, safe=""), "", ""))
+        self.check = URL(check, encoded=True) if token else None
+        secrets = {token, *url_secrets(url)} - {""}
+        self.secrets = tuple(sorted(secrets, key=len, reverse=True))
+        self._shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+    def __str__(self) -> str:
+        return self._shown

@@ -1,0 +1,164 @@
+"""What HTTP receivers share: listening, reading a body within bounds, and a stop that answers what is under way."""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import anyio
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from google.rpc.code_pb2 import Code
+
+from bridge.errors import ConfigError, InvalidData, TooLarge
+from bridge.receivers.addresses import bind, host_port, listening_hosts
+from bridge.receivers.admission import Admission
+from bridge.receivers.compression import ENCODINGS
+from bridge.receivers.refusals import Refusal, Refused
+
+BODY_TIMEOUT_S = 30.0
+IDLE_TIMEOUT_S = 120.0
+GROWTH = 8
+"""What a compressed body is taken to grow by when it is decided whether to decompress it in a thread."""
+# The rest of a refused body is read and thrown away this long, so that its sender comes to read the answer.
+_LINGER_S = 10.0
+# Handlers were drained before aiohttp is told to stop; what is left are answers being written and idle connections.
+_CLOSE_S = 0.5
+
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+Claim = Callable[[int], Awaitable[None]]
+"""Counts in bytes before they are read; raises where there is no room for them."""
+
+
+class HttpServer:
+    """Hands every request to one handler. Enter `running()` once; `port` is the bound port from then on."""
+
+    def __init__(
+        self,
+        name: str,
+        handler: Handler,
+        admission: Admission,
+        *,
+        host: str,
+        port: int,
+        drain_s: float,
+        body_timeout_s: float,
+        idle_timeout_s: float,
+    ) -> None:
+        self.host, self.port = host, port
+        self._name, self._handler, self._admission = name, handler, admission
+        self._drain_s, self._body_timeout_s, self._idle_timeout_s = drain_s, body_timeout_s, idle_timeout_s
+
+    @property
+    def address(self) -> str:
+        """host:port as senders are given it."""
+        return host_port(self.host, self.port)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Listen while the context is open; see `bridge.component.Receiver`."""
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._handler)
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            logger=_wire_log,
+            auto_decompress=False,
+            keepalive_timeout=self._idle_timeout_s,
+            lingering_time=min(_LINGER_S, self._body_timeout_s),
+            shutdown_timeout=_CLOSE_S,
+        )
+        await runner.setup()
+        try:
+            await self._listen(runner)
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._stop(runner)
+
+    async def _listen(self, runner: web.AppRunner) -> None:
+        for host in listening_hosts(self.host):
+            try:
+                sock = bind(host, self.port)
+                self.port = sock.getsockname()[1]
+                await web.SockSite(runner, sock).start()
+            except OSError as exc:
+                where = host_port(host, self.port)
+                raise ConfigError(f"{self._name}: cannot listen on {where}: {exc.strerror or exc}") from exc
+
+    async def _stop(self, runner: web.AppRunner) -> None:
+        for site in runner.sites:
+            await site.stop()
+        # aiohttp drops what still comes in on a connection once its own shutdown has begun, so bodies that are on
+        # their way are waited for before
+        await self._admission.drain(self._drain_s)
+        await runner.cleanup()
+        await self._admission.wait_idle()
+
+
+async def read_body(request: web.Request, claim: Claim, *, max_bytes: int, timeout_s: float) -> bytes:
+    """The body as it came over the wire; its bytes are claimed before they are read, as far as that is known.
+
+    Raises TooLarge, InvalidData where the bytes are no HTTP, Refused where they come too slowly or not at all, and
+    what the claim raises. The time a claim takes does not count.
+    """
+    declared = request.content_length
+    _check_size(declared or 0, max_bytes)
+    await claim(declared or 0)
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        with anyio.fail_after(timeout_s) as scope:
+            async for piece in request.content.iter_any():
+                pieces.append(piece)
+                size += len(piece)
+                _check_size(size, max_bytes)
+                if declared is None:
+                    left_s = scope.deadline - anyio.current_time()
+                    scope.deadline = float("inf")
+                    await claim(len(piece))
+                    scope.deadline = anyio.current_time() + left_s
+    except TimeoutError as exc:
+        raise Refused(_slow(timeout_s)) from exc
+    except ConnectionError as exc:
+        raise Refused(_GONE) from exc
+    except web.RequestPayloadError as exc:
+        raise InvalidData(f"body: not readable as HTTP after {size} bytes: {exc}") from exc
+    return b"".join(pieces)
+
+
+def encoding_of(request: web.Request) -> str:
+    """The Content-Encoding of the body, one of ENCODINGS. Raises Refused for any other."""
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower() or "identity"
+    if encoding not in ENCODINGS:
+        text = f"Content-Encoding {encoding!r} is not understood; use one of {', '.join(ENCODINGS)}"
+        raise Refused(Refusal("encoding", Code.INVALID_ARGUMENT, 415, text))
+    return encoding
+
+
+def hang_up_after(response: web.Response, refusal: Refusal) -> web.Response:
+    """The response; its connection is closed behind it where what still comes would be taken for the next request."""
+    if refusal.reason == "timeout":
+        response.force_close()
+    return response
+
+
+def _check_size(size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise TooLarge(f"the body is larger than max_request_bytes = {max_bytes}")
+
+
+def _slow(timeout_s: float) -> Refusal:
+    text = f"the body did not arrive within read_timeout = {timeout_s:g} s"
+    return Refusal("timeout", Code.DEADLINE_EXCEEDED, 408, text)
+
+
+_GONE = Refusal("disconnected", Code.CANCELLED, 400, "the connection ended before the body did")
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether a log record of aiohttp's is about us: bytes that are no HTTP are their sender's business."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_wire_log = logging.getLogger(f"{__name__}.wire")
+_wire_log.addFilter(_is_ours)
