@@ -1,4 +1,4 @@
-from bridge.codec.points.otlp_values import Attributes
+from bridge.codec.points.otlp_values import Attributes, Scalar
 from bridge.codec.points.splice import PlainPointSplicer
 
 def split_point(
@@ -6,5 +6,7 @@ def split_point(
 ) -> tuple[bytes, int, int, int, bytes, list[bytes]] | None: ...
 
 def span_attributes(data: bytes, /) -> Attributes | None: ...
+
+def value_field(key: str, value: Scalar, is_tag: bool, /) -> bytes: ...
 
 class PointSplicer(PlainPointSplicer): ...

@@ -1,6 +1,7 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, cdivision=True
 """The compiled twin of bridge.codec.points.splice.PlainPointSplicer, which says what it promises; and what every span needs
-that is converted: `split_point` for bridge.codec.points.to_otlp, `span_attributes` for bridge.codec.points.from_otlp.
+that is converted: `split_point` for bridge.codec.points.to_otlp, `span_attributes` for bridge.codec.points.from_otlp,
+`value_field` for bridge.codec.points.point_writer.
 
 The constructor walks each point that is changed once and notes what is cut out of it and which tags it lacks, so that
 sizes are known before anything is written; `write` then copies what lies between the cuts. Both release the GIL. Nothing
@@ -8,6 +9,7 @@ is read or written by an address that was not checked here: what is checked is c
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy
@@ -438,6 +440,8 @@ cdef enum:  # tags
     DOUBLE = 0x21
     BOOL = 0x28
     BYTES = 0x32
+    UNSIGNED = 0x18
+    IS_TAG = 0x40
     ATTRIBUTE = 0x4A  # of Span
     VALUE = 0x12  # of KeyValue
     STRING_VALUE = 0x0A  # of AnyValue
@@ -638,3 +642,54 @@ cdef bint take_value(const uint8_t* p, const uint8_t* end, str key, dict found) 
     else:
         return False
     return True
+
+
+# --- a value as a field of a point ------------------------------------------------------------------------------------
+
+
+def value_field(str key not None, value, bint is_tag):
+    """See bridge.codec.points.point_writer.value_field_plain."""
+    cdef Py_ssize_t n_key, n = 0
+    cdef const char* key_text = PyUnicode_AsUTF8AndSize(key, &n_key)
+    cdef const char* data = NULL
+    cdef uint64_t number = 0
+    cdef double real
+    cdef uint8_t tag = 0
+    cdef int64_t size
+    cdef bytes written
+    cdef uint8_t* out
+    if isinstance(value, str):
+        tag, data = TEXT, PyUnicode_AsUTF8AndSize(value, &n)
+    elif isinstance(value, bool):
+        tag, number = BOOL, 1 if value else 0
+    elif isinstance(value, int):
+        if value >= 1 << 63:
+            tag, number = UNSIGNED, value
+        else:
+            tag, number = INTEGER, <uint64_t> <int64_t> value
+    elif isinstance(value, float):
+        real = value
+        tag, data, n = DOUBLE, <const char*> &real, 8
+    elif isinstance(value, bytes):
+        tag, data, n = BYTES, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)
+    size = 1 + varint_size(n_key) + n_key + 2 * is_tag
+    if tag == TEXT or tag == BYTES:
+        size += 1 + varint_size(n) + n
+    elif tag == DOUBLE:
+        size += 9
+    elif tag:
+        size += 1 + varint_size(number)
+    written = PyBytes_FromStringAndSize(NULL, 1 + varint_size(size) + size)
+    out = put_varint(put_byte(<uint8_t*> PyBytes_AS_STRING(written), FIELDS), size)
+    out = put(put_varint(put_byte(out, KEY), n_key), key_text, n_key)
+    if is_tag and tag == TEXT:  # by field number
+        out = put_byte(put_byte(out, IS_TAG), 1)
+    if tag == TEXT or tag == BYTES:
+        out = put(put_varint(put_byte(out, tag), n), data, n)
+    elif tag == DOUBLE:
+        out = put(put_byte(out, tag), data, 8)
+    elif tag:
+        out = put_varint(put_byte(out, tag), number)
+    if is_tag and tag != TEXT:
+        put_byte(put_byte(out, IS_TAG), 1)
+    return written

@@ -7,9 +7,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from bridge.codec.points import limits, mapping
 from bridge.codec.points.mapping import DERIVED, MOVED, NOTES
-from bridge.codec.points.otlp_values import Attributes, Scalar, by_key, scalar
+from bridge.codec.points.otlp_values import Attributes, Scalar, scalar
 from bridge.codec.points.point_pb2 import PBPoint
-from bridge.codec.points.point_writer import PointWriter, number_field, value_field
+from bridge.codec.points.point_writer import PointWriter, unsigned_field, value_field
 from bridge.errors import InvalidData
 
 _MAX_NS: Final = 2**63 - 1
@@ -18,7 +18,7 @@ _NOT_KEYS: Final = frozenset((*DERIVED, *NOTES))
 
 
 def restored(span: Span, attributes: Attributes, resource: Attributes, measurement: str) -> PointWriter:
-    """The point; attributes are those of the span. Attributes that others have added since become fields; those of the resource, tags.
+    """The point. What others have added since to the span's attributes becomes fields; to the resource's, tags.
 
     Raises InvalidData where its rest is none.
     """
@@ -66,10 +66,8 @@ class _Notes:
 
     def write(self, writer: PointWriter, key: str, value: Scalar) -> None:
         number = unsigned(value) if key in self.unsigned else None
-        if number is not None:
-            written = number_field(key, number, is_tag=key in self.tags, unsigned=True)
-        else:
-            written = value_field(key, value, is_tag=key in self.tags)
+        is_tag = key in self.tags
+        written = value_field(key, value, is_tag) if number is None else unsigned_field(key, number, is_tag)
         writer.add_written(key, written)
 
 

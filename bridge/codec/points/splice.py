@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridge.codec.points.mapping import DECIDED_KEYS, REPLACED_KEYS
-from bridge.codec.points.point_writer import text_field
+from bridge.codec.points.point_writer import value_field
 from bridge.codec.wire import field, fields
 from bridge.errors import InvalidData
 from bridge.spans import Decisions, Encoding, Method, Outcome, SpanLinks
@@ -35,7 +35,7 @@ _ARR, _FIELDS, _KEY = 0x0A, 0x12, 0x0A
 def tag_fields(tags: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     """Global tags for a splicer, in the order of their keys; those that linking writes, and empty ones, are none."""
     named = sorted((key, text) for key, text in tags.items() if key and text and key not in DECIDED_KEYS)
-    return [(key.encode(), text_field(key, text, is_tag=True)) for key, text in named]
+    return [(key.encode(), value_field(key, text, True)) for key, text in named]
 
 
 def link_fields(links: SpanLinks, rows: int) -> list[bytes]:
@@ -46,7 +46,7 @@ def link_fields(links: SpanLinks, rows: int) -> list[bytes]:
             raise ValueError("a link at a row that is not there")
         found.setdefault(row, []).append({"trace_id": f"{hi:016x}{lo:016x}", "span_id": f"{span:016x}"})
     texts = {row: json.dumps(own, separators=(",", ":")) for row, own in found.items()}
-    return [text_field(SPAN_LINKS, texts[row]) if row in texts else b"" for row in range(rows)] if texts else []
+    return [value_field(SPAN_LINKS, texts[row], False) if row in texts else b"" for row in range(rows)] if texts else []
 
 
 class PlainPointSplicer:
@@ -129,7 +129,7 @@ def _decided(decisions: Decisions, i: int) -> bytes:
     }
     if decisions.method[i] in (Method.SEQ, Method.THREAD, Method.HEADER):
         texts["espan_link_method"] = Method(decisions.method[i]).name.lower()
-    return b"".join(text_field(key, text) for key, text in texts.items())
+    return b"".join(value_field(key, text, False) for key, text in texts.items())
 
 
 if TYPE_CHECKING:
