@@ -304,14 +304,14 @@ cdef class Groups:
         return 0
 
     cdef int _reserve_log(self, uint64_t more) except -1:
-        """The log is a ring that grows by a quarter, in place: it holds more than anything else here."""
+        """The log is a ring that grows by an eighth, in place: it holds more than anything else here."""
         cdef uint64_t live = self._head - self._tail, old = self._log_capacity, capacity, tail_at, behind
         cdef void* keys
         cdef void* nexts
         cdef void* slots
         if live + more <= old:
             return 0
-        capacity = max(<uint64_t> 1024, (live + more) // 4 * 5 + 5)
+        capacity = max(<uint64_t> 1024, (live + more) // 8 * 9 + 9)
         keys = realloc(self._log_keys, capacity * sizeof(uint64_t))
         if keys != NULL:
             self._log_keys = <uint64_t*> keys
@@ -337,10 +337,10 @@ cdef class Groups:
         return 0
 
     cdef int _reserve_buckets(self) except -1:
-        """Two entries a bucket when the log is full."""
+        """Two to four entries a bucket when the log is full."""
         cdef uint64_t buckets = max(<uint64_t> 1024, self._buckets), number, spot
         cdef uint32_t* heads
-        while buckets < self._log_capacity // 2:
+        while buckets < self._log_capacity // 4:
             buckets *= 2
         if buckets == self._buckets:
             return 0

@@ -12,6 +12,8 @@ from bridge.linker.slots import I32Array, SlotStore
 from bridge.spans import Decisions, SpanColumns
 
 _TRACE: Final = ("trace_hi", "trace_lo", "ebpf_trace_hi", "ebpf_trace_lo", "encode")
+REPEATED: Final = frozenset(("sender", "service"))
+"""Columns of which a system has few values."""
 _UNUSED: Final = ("service",)
 """Columns that no link is made by."""
 _NOT_ASKED: Final = ("parent_span_id", "method", "confidence")
@@ -55,7 +57,7 @@ class Remembered:
     """Rows that left, by slot, in ticks that are forgotten in the order they left."""
 
     def __init__(self) -> None:
-        self._rows = SlotStore(_dtypes())
+        self._rows = SlotStore(_dtypes(), REPEATED)
         self._traces = SlotStore({n: Decisions.dtypes()[n] for n in _TRACE})
         self._ticks: deque[_Tick] = deque()
         self._order, self._left_ns = 0, -1

@@ -7,8 +7,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 I32Array = NDArray[np.int32]
+U64Array = NDArray[np.uint64]
 
 MIN_CAPACITY = 1024
+MAX_DISTINCT: Final = 1 << 16
+"""Values a `RepeatedColumn` has codes for."""
 _BITS: Final[dict[int, np.dtype[Any]]] = {width: np.dtype(f"u{width}") for width in (1, 2, 4, 8)}
 
 
@@ -62,15 +65,99 @@ class NarrowColumn:
         return wider
 
 
-class SlotStore:
-    """Named columns over slots 0..capacity; capacity doubles when no slot is free and falls back when all are."""
+class RepeatedColumn:
+    """One column of 64-bit numbers of which few are distinct: a narrow code a row, and a table of what codes mean.
 
-    def __init__(self, dtypes: Mapping[str, DTypeLike]) -> None:
-        self._dtypes = dict(dtypes)
+    When `MAX_DISTINCT` values have come, those that no slot holds any more are dropped; if that does not halve them,
+    the column keeps the values themselves from then on. 0 needs no memory, as in a `NarrowColumn`.
+    """
+
+    __slots__ = ("_capacity", "_code_of", "_codes", "_plain", "_sorted", "_table")
+
+    def __init__(self) -> None:
+        self._codes = NarrowColumn(np.uint32)
+        self._plain: NarrowColumn | None = None
+        self._capacity = 0
+        self._know(np.zeros(1, np.uint64))
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes one row takes at present, the table apart."""
+        return (self._plain or self._codes).row_bytes
+
+    def resize(self, capacity: int) -> None:
+        """Make room for slots below `capacity`; what is in them stays."""
+        self._capacity = capacity
+        (self._plain or self._codes).resize(capacity)
+
+    def put(self, slots: I32Array | slice, values: NDArray[np.generic]) -> None:
+        """Write uint64 values into slots."""
+        numbers: U64Array = np.ascontiguousarray(values, np.uint64)
+        if self._plain is None:
+            self._learn(numbers)
+        if self._plain is not None:
+            self._plain.put(slots, numbers)
+        else:
+            self._codes.put(slots, self._code_of[np.searchsorted(self._sorted, numbers)])
+
+    def take(self, slots: I32Array) -> NDArray[np.generic]:
+        """The values in these slots, as uint64."""
+        if self._plain is not None:
+            return self._plain.take(slots)
+        values: NDArray[np.generic] = self._table[self._codes.take(slots)]
+        return values
+
+    def _know(self, table: U64Array) -> None:
+        """Let code i stand for table[i]; table[0] is 0."""
+        self._table = table
+        self._code_of = np.argsort(table).astype(np.uint32)
+        self._sorted = table[self._code_of]
+
+    def _learn(self, numbers: U64Array) -> None:
+        at = np.minimum(np.searchsorted(self._sorted, numbers), self._sorted.size - 1)
+        new = np.unique(numbers[self._sorted[at] != numbers])
+        if not new.size:
+            return
+        if self._table.size + new.size > MAX_DISTINCT:
+            self._drop_unused()
+        if self._table.size + new.size > MAX_DISTINCT:
+            self._keep_values()
+        else:
+            self._know(np.concatenate([self._table, np.setdiff1d(new, self._table)]))
+
+    def _drop_unused(self) -> None:
+        codes = self._codes.take(np.arange(self._capacity, dtype=np.int32))
+        used = np.union1d(np.zeros(1, np.uint32), codes)
+        if used.size > MAX_DISTINCT // 2:
+            self._keep_values()
+        else:
+            self._codes.put(slice(0, self._capacity), np.searchsorted(used, codes).astype(np.uint32))
+            self._know(self._table[used])
+
+    def _keep_values(self) -> None:
+        if self._plain is not None:
+            return
+        plain = NarrowColumn(np.uint64)
+        plain.resize(self._capacity)
+        plain.put(slice(0, self._capacity), self.take(np.arange(self._capacity, dtype=np.int32)))
+        self._plain, self._codes = plain, NarrowColumn(np.uint32)
+
+
+class SlotStore:
+    """Named columns over slots 0..capacity; capacity doubles when no slot is free and falls back when all are.
+
+    repeated: names of uint64 columns of which few values are distinct.
+    """
+
+    def __init__(self, dtypes: Mapping[str, DTypeLike], repeated: frozenset[str] = frozenset()) -> None:
+        self._dtypes, self._repeated = dict(dtypes), repeated
         self._reset()
 
     def _reset(self) -> None:
-        self._columns = {name: NarrowColumn(dtype) for name, dtype in self._dtypes.items()}
+        self._columns: dict[str, NarrowColumn | RepeatedColumn] = {
+            name: RepeatedColumn() if name in self._repeated else NarrowColumn(dtype)
+            for name, dtype in self._dtypes.items()
+        }
         self._free = np.empty(0, np.int32)
         self._n_free = 0
         self._fresh = 0

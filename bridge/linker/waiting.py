@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridge.linker.keys import thread_keys, timelines
-from bridge.linker.remembered import packed, unpacked
+from bridge.linker.remembered import REPEATED, packed, unpacked
 from bridge.linker.slots import I32Array, SlotStore
 from bridge.spans import SpanColumns
 
@@ -53,7 +53,9 @@ class WaitingRows:
     """Columns of waiting rows, by slot."""
 
     def __init__(self) -> None:
-        self._store = SlotStore(SpanColumns.dtypes() | {"batch": np.dtype(np.int64), "row": np.dtype(np.uint32)})
+        self._store = SlotStore(
+            SpanColumns.dtypes() | {"batch": np.dtype(np.int64), "row": np.dtype(np.uint32)}, REPEATED
+        )
 
     def __len__(self) -> int:
         return len(self._store)

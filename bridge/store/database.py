@@ -148,7 +148,7 @@ def _writer_pragmas(synchronous: str) -> tuple[str, ...]:
         f"synchronous = {synchronous}",
         f"wal_autocheckpoint = {WAL_PAGES}",
         f"journal_size_limit = {4 * WAL_PAGES * PAGE_BYTES}",
-        "cache_size = -8192",
+        "cache_size = -2048",
         # some builds overwrite with zeros whatever is deleted: twice the writing, for nothing here
         "secure_delete = OFF",
     )

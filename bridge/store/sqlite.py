@@ -42,7 +42,7 @@ class SqliteStore(SpanStore):
         *,
         synchronous: Literal["full", "normal"] = "full",
         queue_bytes: int = 64 << 20,
-        payload_cache_bytes: int = 32 << 20,
+        payload_cache_bytes: int = 16 << 20,
         lock_wait_s: float = 10,
         instruments: Instruments,
     ) -> None:

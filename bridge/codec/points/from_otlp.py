@@ -93,6 +93,6 @@ def _no_kernel(data: bytes) -> None:
 
 span_attributes: Callable[[bytes], Attributes | None]
 try:
-    from bridge.codec.points._point_splice import span_attributes
+    from bridge.codec.points._point_convert import span_attributes
 except ImportError:
     span_attributes = _no_kernel

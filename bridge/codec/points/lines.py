@@ -1,9 +1,10 @@
 """Points as lines of InfluxDB's line protocol, as Dataway's version 1 takes them.
 
 https://docs.influxdata.com/influxdb/v2/reference/syntax/line-protocol/ is the grammar. What it cannot say: a line end
-in a measurement, key or tag becomes a space, and a backslash at the end of one is left out; bytes are base64; a number
-that is not finite and a field without a value are left out; what `Field.a` holds is JSON. Numbers beyond int64 have the
-suffix u. A point without a name is `unnamed`; a backslash stands before a name that would make a comment of the line.
+or a tab in a measurement, key or tag becomes a space, and a backslash at the end of one is left out; bytes are base64;
+a number that is not finite and a field without a value are left out; what `Field.a` holds is JSON. Numbers beyond int64
+have the suffix u. A point without a name is `unnamed`; a backslash stands before a name that would make a comment of
+the line.
 """
 
 import math
@@ -15,7 +16,7 @@ from google.protobuf.message import Message
 from bridge.codec.points.point_pb2 import Array, Field, Map, PBPoint
 from bridge.errors import InvalidData
 
-_LINE_ENDS = str.maketrans("\r\n", "  ")
+_BLANKS = str.maketrans("\r\n\t", "   ")
 
 
 def line(point: PBPoint) -> bytes:
@@ -33,7 +34,7 @@ def line(point: PBPoint) -> bytes:
 
 
 def _escaped(text: str, special: str) -> str:
-    text = text.translate(_LINE_ENDS).rstrip("\\")
+    text = text.translate(_BLANKS).rstrip("\\")
     for character in special:
         text = text.replace(character, "\\" + character)
     return text

@@ -35,6 +35,9 @@ DECIDED_KEYS: Final = frozenset(
 )
 """Fields that linking writes."""
 
+SPAN_LINKS: Final = "span_links"
+"""The field of a point that holds the links it carries."""
+
 # --- points to OTLP spans, and back -----------------------------------------------------------------------------------
 
 

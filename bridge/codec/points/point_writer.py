@@ -85,6 +85,6 @@ def _cut(text: str, most: int) -> str:
 
 value_field: Callable[[str, Scalar, bool], bytes]
 try:
-    from bridge.codec.points._point_splice import value_field
+    from bridge.codec.points._point_convert import value_field
 except ImportError:  # no C compiler was there when the bridge was installed
     value_field = value_field_plain

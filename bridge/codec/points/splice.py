@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bridge.codec.points.mapping import DECIDED_KEYS, REPLACED_KEYS
+from bridge.codec.points.mapping import DECIDED_KEYS, REPLACED_KEYS, SPAN_LINKS
 from bridge.codec.points.point_writer import value_field
 from bridge.codec.wire import field, fields
 from bridge.errors import InvalidData
@@ -26,7 +26,6 @@ U32Array = NDArray[np.uint32]
 
 MAX_TAGS: Final = 64
 """So many global tags there may be."""
-SPAN_LINKS: Final = "span_links"
 
 # Tags of PBPoints, PBPoint and Field: field number << 3 | 2.
 _ARR, _FIELDS, _KEY = 0x0A, 0x12, 0x0A

@@ -249,6 +249,6 @@ def _no_kernel(data: bytes, named: frozenset[bytes]) -> None:
 
 split_point: Callable[[bytes, frozenset[bytes]], tuple[bytes, int, int, int, bytes, list[bytes]] | None]
 try:
-    from bridge.codec.points._point_splice import split_point
+    from bridge.codec.points._point_convert import split_point
 except ImportError:
     split_point = _no_kernel

@@ -9,7 +9,7 @@ from typing import Any, Final
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from bridge.codec.points import limits, mapping
-from bridge.codec.points.mapping import ESPAN_TAGS, KEYS, REPLACED_KEYS
+from bridge.codec.points.mapping import ESPAN_TAGS, KEYS, REPLACED_KEYS, SPAN_LINKS
 from bridge.codec.points.otlp_values import Attributes, Scalar, as_text, by_key, scalar, there, to_json
 from bridge.codec.points.point_writer import PointWriter
 from bridge.codec.points.restoring import unsigned
@@ -21,6 +21,9 @@ _FIELDS_BESIDE: Final = 64
 _REPLACED: Final = frozenset(key.decode() for key in REPLACED_KEYS)
 _TAGS: Final = frozenset((*ESPAN_TAGS, "span_kind", "source", "db_host"))
 _SPAN_TIMES: Final = frozenset((convention.START, convention.DURATION))
+_UNNAMED: Final = "unnamed"
+_OURS: Final = frozenset(("", "message", SPAN_LINKS))
+"""What no attribute of an eSpan may be for a key of its own."""
 _CACHES: Final = frozenset(("redis", "memcached"))
 _SPAN_TYPES: Final[Mapping[int, str]] = {
     Span.SPAN_KIND_SERVER: "entry",
@@ -79,9 +82,11 @@ def _take_own(writer: PointWriter, attributes: Attributes) -> None:
     """Attributes of an eSpan that keep their name."""
     for name, value in [*attributes.items()]:
         fate = _fate(name) if len(name) <= limits.MAX_KEY_BYTES else _Fate.MESSAGE
-        if fate is _Fate.MESSAGE or len(writer.values) >= limits.MAX_FIELDS - _FIELDS_BESIDE:
+        if fate is not _Fate.NONE and len(writer.values) >= limits.MAX_FIELDS - _FIELDS_BESIDE:
             continue
-        if fate is _Fate.NONE or writer.add(name, scalar(value), is_tag=fate is _Fate.TAG):
+        if fate is not _Fate.MESSAGE and (
+            fate is _Fate.NONE or writer.add(name, scalar(value), is_tag=fate is _Fate.TAG)
+        ):
             del attributes[name]
 
 
@@ -98,7 +103,7 @@ class _Fate(Enum):
 def _fate(name: str) -> _Fate:
     if name in _REPLACED or name in _SPAN_TIMES:
         return _Fate.NONE
-    if not name or "." in name or len(name.encode()) > limits.MAX_KEY_BYTES:
+    if name in _OURS or "." in name or len(name.encode()) > limits.MAX_KEY_BYTES:
         return _Fate.MESSAGE
     return _Fate.TAG if name in _TAGS else _Fate.FIELD
 
@@ -121,14 +126,14 @@ def _identity(writer: PointWriter, span: Span, is_espan: bool) -> dict[str, str]
     is_error = span.status.code == Status.STATUS_CODE_ERROR
     identity = {
         "service": "unknown_service",
-        "operation": span.name,
-        "resource": span.name,
+        "operation": span.name or _UNNAMED,
+        "resource": span.name or _UNNAMED,
         "status": "error" if is_error else "ok",
         "span_kind": _SPAN_KINDS.get(span.kind, "unspecified"),
         "source": writer.measurement,
     }
     if is_espan:
-        identity |= {"span_type": found.get(convention.EBPF_SPAN_TYPE, "unknown"), "source_type": "ebpf"}
+        identity |= {"span_type": found.get(convention.EBPF_SPAN_TYPE) or "unknown", "source_type": "ebpf"}
     else:
         identity |= {"span_type": _span_type(span), "source_type": _source_type(span, found)}
     if "db_system" in found:

@@ -3,11 +3,12 @@
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from bridge.linker.slots import MIN_CAPACITY, NarrowColumn, SlotStore
+from bridge.linker.slots import MIN_CAPACITY, NarrowColumn, RepeatedColumn, SlotStore
 
 DTYPES = {"u8": np.uint8, "i8": np.int8, "u16": np.uint16, "i64": np.int64, "u64": np.uint64, "f32": np.float32}
 
@@ -83,3 +84,42 @@ def test_column_is_as_wide_as_its_values(dtype: Any, data: st.DataObject) -> Non
     top = int(values.view(f"u{values.itemsize}").max())
     assert column.row_bytes == next(width for width in (0, 1, 2, 4, 8) if top < 1 << 8 * width)
     assert column.take(slots).tobytes() == values.tobytes()
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(0, 15), st.sampled_from([0, *range(1 << 63, (1 << 63) + 14)])), min_size=1),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_column_of_repeated_values_keeps_them(rounds: list[list[tuple[int, int]]]) -> None:
+    """Whatever is put, before and after its table is full, is taken out again; codes are narrower than values until
+    more values are held at a time than the table has room for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bridge.linker.slots.MAX_DISTINCT", 8)
+        column, kept = RepeatedColumn(), dict.fromkeys(range(16), 0)
+        column.resize(16)
+        seen = {0}
+        for written in rounds:
+            put = dict(written)
+            column.put(np.array(list(put), np.int32), np.array(list(put.values()), np.uint64))
+            kept |= put
+            seen |= set(put.values())
+            taken = column.take(np.array(list(kept), np.int32))
+            assert taken.dtype == np.uint64
+            assert taken.tolist() == list(kept.values())
+        assert column.row_bytes == (0 if seen == {0} else 1) or len(seen) > 8
+
+
+def test_column_of_repeated_values_forgets_those_that_went() -> None:
+    """A column through which many values pass, few at a time, goes on with codes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bridge.linker.slots.MAX_DISTINCT", 8)
+        column = RepeatedColumn()
+        column.resize(2)
+        for value in range(1 << 60, (1 << 60) + 100):
+            column.put(np.array([value % 2], np.int32), np.array([value], np.uint64))
+        assert column.row_bytes == 1
+        assert column.take(np.array([0, 1], np.int32)).tolist() == [(1 << 60) + 98, (1 << 60) + 99]

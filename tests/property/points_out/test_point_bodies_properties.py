@@ -126,7 +126,7 @@ def test_bodies_are_equal_with_either_splicer(rows: Rows, tag: str) -> None:
     assert bodies[0] == bodies[1]
 
 
-NAMES = st.text(min_size=1, max_size=9).filter(lambda s: not s.endswith("\\") and not set(s) & set('\r\n#"'))
+NAMES = st.text(min_size=1, max_size=9).filter(lambda s: not s.endswith("\\") and not set(s) & set('\r\n\t#"'))
 TEXTS = st.text(max_size=20).filter(lambda s: "\r" not in s)
 VALUES = st.one_of(
     TEXTS, st.booleans(), st.integers(-(2**63), 2**64 - 1), st.floats(allow_nan=False, allow_infinity=False)

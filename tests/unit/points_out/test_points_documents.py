@@ -6,8 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from bridge.codec.points.mapping import DECIDED_KEYS, DERIVED, KEYS, MESSAGE, MOVED, NOTES, PARTS, REPLACED_KEYS
-from bridge.codec.points.splice import SPAN_LINKS
+from bridge.codec.points.mapping import (
+    DECIDED_KEYS,
+    DERIVED,
+    KEYS,
+    MESSAGE,
+    MOVED,
+    NOTES,
+    PARTS,
+    REPLACED_KEYS,
+    SPAN_LINKS,
+)
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "datakit-mapping.md"
 

@@ -33,10 +33,10 @@ def test_tags_are_sorted_and_not_empty() -> None:
     assert line(point) == b"m,a=1,b=2 f=1i"
 
 
-def test_line_ends_do_not_end_a_line() -> None:
+def test_line_ends_and_tabs_do_not_part_names() -> None:
     """In names and tags they become spaces, in text they are allowed; a backslash at the end would escape a comma."""
     point = point_of({"f": "a\nb"}, name="m\n")
-    point.fields.append(field_of("t", "v\r\\", is_tag=True))
+    point.fields.append(field_of("t", "v\t\\", is_tag=True))
     assert line(point) == b'm\\ ,t=v\\  f="a\nb"'
 
 
