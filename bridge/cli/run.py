@@ -48,10 +48,11 @@ def run_command(paths: tuple[Path, ...]) -> None:
     for warning in loaded.warnings:
         logger.warning("odd setting", extra={"warning": warning})
     # imported here: it takes a while, and mistakes in the settings are told before
-    from bridge.pipeline.memory import give_memory_back
+    from bridge.pipeline.process import give_memory_back, raise_descriptor_limit
     from bridge.pipeline.run import serve
 
     give_memory_back()
+    raise_descriptor_limit()
     try:
         anyio.run(serve, settings)
     except ConfigError:

@@ -9,6 +9,7 @@ After a start nothing is let go, ordinary spans included, until receivers were o
 held up by the restart get their turn first. What was decided before the restart is delivered at once.
 """
 
+import asyncio
 import logging
 import signal
 from collections.abc import AsyncIterator, Mapping
@@ -25,6 +26,7 @@ from bridge.pipeline.build import build_assembler, build_deliveries, build_recei
 from bridge.pipeline.clock import Clock
 from bridge.pipeline.drain import Drain
 from bridge.pipeline.ingest import Ingest
+from bridge.pipeline.process import LoopErrors
 from bridge.receivers.addresses import listening_hosts
 from bridge.telemetry import Instruments
 from bridge.telemetry.metrics import Metrics, running_metrics
@@ -39,6 +41,7 @@ async def serve(settings: Settings) -> None:
     Raises ConfigError for what only trying can show (ports, paths, certificates). Any other error is a defect: the
     bridge ends on it, with everything acknowledged still in the store.
     """
+    asyncio.get_running_loop().set_exception_handler(LoopErrors())
     try:
         with running_metrics(__version__) as metrics:
             bridge, stop = Bridge(settings, metrics), anyio.Event()

@@ -20,7 +20,7 @@ MIB = 1024 * 1024
 MAX_REQUEST_BYTES = 64 * MIB
 MAX_IN_FLIGHT_BYTES = 256 * MIB
 DRAIN_S = 5.0
-INLINE_BYTES = 256 * 1024
+INLINE_BYTES = 512 * 1024
 """Up to this size a body is decoded on the event loop: a hop to a thread and back costs more than it frees."""
 _DECODING_THREADS = 2
 

@@ -1,11 +1,15 @@
 """What operators meet: two bridges on one store, backends that are away, settings and ports that cannot be used."""
 
+import resource
 import signal
 import socket
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
+import anyio
+import psutil
 import pytest
 
 from tests.e2e.conftest import Delivered
@@ -144,3 +148,31 @@ async def test_a_signal_while_another_bridge_is_waited_for_ends_the_start(tmp_pa
         other.signal(signal.SIGINT)
         assert await other.ended() == 0
         assert await owner.stop() == 0
+
+
+async def test_a_bridge_without_descriptors_says_so_once_and_goes_on_afterwards(tmp_path: Path) -> None:
+    """Connections it cannot accept are told once, not again and again; it serves when there is room again."""
+    setup = Setup(tmp_path).export_to_file(tmp_path / "out.jsonl")
+    async with running(setup) as bridge:
+        _, hard = resource.prlimit(bridge.pid, resource.RLIMIT_NOFILE)
+        few = psutil.Process(bridge.pid).num_fds() + 4
+        resource.prlimit(bridge.pid, resource.RLIMIT_NOFILE, (few, hard))
+        host, port = bridge.address("otlp_http").rsplit(":", 1)
+        async with AsyncExitStack() as connections:
+            for _ in range(60):
+                await connections.enter_async_context(await anyio.connect_tcp(host, int(port)))
+            await bridge.logged("the event loop met an error")
+        resource.prlimit(bridge.pid, resource.RLIMIT_NOFILE, (hard, hard))
+        url = f"http://{host}:{port}/v1/traces"
+        async with aiohttp.ClientSession() as session, session.post(url, json={}) as answer:
+            assert answer.status == 200
+        assert bridge.messages().count("the event loop met an error") == 1
+        assert "Traceback" not in bridge.text
+        assert await bridge.stop() == 0
+
+
+async def test_a_bridge_asks_for_as_many_descriptors_as_it_may_have(tmp_path: Path) -> None:
+    """Every idle sender holds one, and the usual soft limit is 1,024."""
+    async with running(Setup(tmp_path).export_to_file(tmp_path / "out.jsonl")) as bridge:
+        soft, hard = resource.prlimit(bridge.pid, resource.RLIMIT_NOFILE)
+        assert soft == hard

@@ -1,4 +1,4 @@
-"""Freed memory goes back to the system, whatever the allocator's own habits are."""
+"""What the process asks of the system: freed memory back, more descriptors, quiet when there are none."""
 
 import ctypes
 import os
@@ -12,7 +12,7 @@ PROGRAM = """
 import sys
 import numpy as np
 import psutil
-from bridge.pipeline.memory import give_memory_back
+from bridge.pipeline.process import give_memory_back
 
 if sys.argv[1] == "ask":
     give_memory_back()

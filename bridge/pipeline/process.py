@@ -1,0 +1,58 @@
+"""What the process asks of the C library, the kernel and the event loop."""
+
+import asyncio
+import ctypes
+import logging
+import os
+import resource
+import time
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+OPTIONS = {M_ARENA_MAX: 1, M_TRIM_THRESHOLD: 128 << 10, M_MMAP_THRESHOLD: 128 << 10}
+"""glibc's own defaults grow while a program runs: an arena a thread, and blocks of up to 32 MiB kept for later. Columns
+are big, short-lived, and made by several threads in turn: with the defaults a quarter of the memory in use is such
+leftovers."""
+LOG_AGAIN_S = 60.0
+
+
+def give_memory_back() -> None:
+    """Let freed memory go back to the system. Does nothing where MALLOC_* variables or another C library decide."""
+    if any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:  # musl has none
+        return
+    for option, value in OPTIONS.items():
+        mallopt(option, value)
+
+
+def raise_descriptor_limit() -> int:
+    """Allow as many open files as an administrator permits, and say how many; every idle sender holds one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+class LoopErrors:
+    """The event loop's handler of errors that nobody waits for: each text is logged once a minute.
+
+    A loop that has run out of descriptors reports every connection it cannot accept, hundreds of times a second, with
+    a traceback; what it could not accept it tries again by itself.
+    """
+
+    def __init__(self) -> None:
+        self._logged: dict[str, float] = {}
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log it, unless it was logged within the last minute."""
+        text, error, now = str(context.get("message")), context.get("exception"), time.monotonic()
+        self._logged = {known: until for known, until in self._logged.items() if until > now}
+        if text in self._logged:
+            return
+        self._logged[text] = now + LOG_AGAIN_S
+        where = None if isinstance(error, OSError) else error
+        logger.error("the event loop met an error", exc_info=where, extra={"reason": text, "error": str(error or "")})
