@@ -1,26 +1,29 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, cdivision=True
 """The compiled twin of bridge.codec.points.splice.PlainPointSplicer, which says what it promises.
 
-The constructor walks each point that is changed once and notes what is cut out of it and which tags it lacks, so that
-sizes are known before anything is written; `write` then copies what lies between the cuts. Both release the GIL. Nothing
-is read or written by an address that was not checked here: what is checked is copied out of the caller's arrays first.
+The constructor walks each point once and notes what is cut out of it and which tags it lacks, so that sizes are known
+before anything is written; `write` then copies what lies between the cuts. Both release the GIL. The few points that
+have a key twice are walked again, with the bytes that bridge.codec.points.repairs makes of them. Nothing is read or
+written by an address that was not checked here: what is checked is copied out of the caller's arrays first.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memcpy
 
-from bridge.codec._wire cimport read_field
+from bridge.codec._wire cimport read_field, read_number_or_field
 from bridge.codec.points._point_write cimport put, put_byte, put_varint, varint_size
 
 import numpy as np
 
+from bridge.codec.points.repairs import repaired, start_ns_of
 from bridge.errors import InvalidData
 
 cdef enum:
     ARR = 0x0A  # tags: field number << 3 | wire type; of PBPoints
     FIELDS = 0x12  # of PBPoint
+    TIME = 0x18
     KEY = 0x0A  # of Field
     TEXT = 0x5A
     EXPORT = 1  # bridge.spans.Outcome
@@ -28,6 +31,8 @@ cdef enum:
     METHODS = 4
     MAX_TAGS = 64
     MAX_GROUPS = 100  # so deep groups of unknown fields nest
+    SLOTS = 256  # of keys that were met in one point, a power of two
+    TRIES = 16
     TEXT_FRAME = 6  # bytes of a text field besides key and text; all of ours are below 128
 
 cdef struct Text:
@@ -37,6 +42,11 @@ cdef struct Text:
 cdef struct Tag:
     Text key
     Text field
+
+cdef struct Met:
+    const uint8_t* key
+    int64_t n
+    int64_t walk  # in which it was met
 
 cdef struct Cut:
     int64_t start
@@ -48,9 +58,13 @@ cdef struct Point:
     int64_t size  # as it leaves, without tag and length
     int64_t cut
     int64_t cuts
+    const uint8_t* start  # the content of the field `start`, if there is one and no time
+    int64_t start_bytes
+    uint64_t time_ns  # that it is given; 0 for none
     uint64_t tags  # which of them it is given
     Text link
     uint8_t edited
+    uint8_t odd  # it may have a key twice
     uint8_t method
     uint8_t has_parent
     uint8_t has_ebpf_parent
@@ -88,6 +102,10 @@ cdef inline bint is_replaced_key(const uint8_t* key, int64_t n) noexcept nogil:
     return n == 17 and (memcmp(key, b"espan_link_method", 17) == 0 or memcmp(key, b"espan.link.method", 17) == 0)
 
 
+cdef inline bint is_span_links(const uint8_t* key, int64_t n) noexcept nogil:
+    return n == 10 and memcmp(key, b"span_links", 10) == 0
+
+
 cdef inline bint read_key(const uint8_t* p, const uint8_t* end, const uint8_t** key, int64_t* n) noexcept nogil:
     """The key of a Field: of one given twice the last. False where it is no message."""
     cdef const uint8_t* content
@@ -100,6 +118,24 @@ cdef inline bint read_key(const uint8_t* p, const uint8_t* end, const uint8_t** 
         if tag == KEY:
             key[0], n[0] = content, p - content
     return True
+
+
+cdef inline uint64_t hash_of(const uint8_t* key, int64_t n) noexcept nogil:
+    """Of both its ends; the upper bits are the best."""
+    cdef uint64_t head = 0, tail = 0
+    cdef uint32_t half
+    if n >= 8:
+        memcpy(&head, key, 8)
+        memcpy(&tail, key + n - 8, 8)
+    elif n >= 4:
+        memcpy(&half, key, 4)
+        head = half
+        memcpy(&half, key + n - 4, 4)
+        tail = half
+    elif n:
+        head, tail = <uint64_t> key[0] << 8 | key[n >> 1], key[n - 1]
+    head = (head ^ <uint64_t> n) * 0x9E3779B97F4A7C15U
+    return (head ^ head >> 29 ^ tail) * 0xBF58476D1CE4E5B9U
 
 
 # --- writing: each returns where it stopped ----------------------------------------------------------------------------
@@ -161,12 +197,14 @@ cdef const uint64_t[:] column(const uint64_t[:] values, Py_ssize_t n):
 cdef class PointSplicer:
     cdef readonly object sizes
     cdef object _payloads, _tag_texts, _links  # hold what is pointed into
+    cdef list _repaired
     cdef Point* _points
     cdef Py_ssize_t _n
     cdef Tag[MAX_TAGS] _tags
     cdef int _n_tags
     cdef Cut* _cuts
-    cdef int64_t _n_cuts, _cut_capacity
+    cdef int64_t _n_cuts, _cut_capacity, _walks
+    cdef Met[SLOTS] _met
     cdef const uint64_t[:] _trace_hi, _trace_lo, _span_id, _parent_id, _ebpf_hi, _ebpf_lo, _ebpf_parent
 
     def __cinit__(
@@ -193,11 +231,12 @@ cdef class PointSplicer:
         self._locate(block, start, end)
         self._decide(decisions.outcome, decisions.method, decisions.encode)
         with nogil:
-            failed = self._walk()
+            failed = self._walk_all()
         if failed == -2:
             raise MemoryError
         if failed >= 0:
             raise InvalidData(f"span {failed}: its bytes are no protobuf message")
+        self._repair()
         self._measure()
 
     def __dealloc__(self):
@@ -240,17 +279,13 @@ cdef class PointSplicer:
     cdef int _decide(self, const uint8_t[:] outcome, const uint8_t[:] method, const uint8_t[:] encode) except -1:
         """Note what each point is given, so that its size cannot change any more."""
         cdef Py_ssize_t i, n_links = len(self._links)
-        cdef uint64_t tags = 0
         cdef Point* point
         if outcome.shape[0] != self._n or method.shape[0] != self._n or encode.shape[0] != self._n:
             raise ValueError("PointSplicer: columns of unequal length")
         if n_links and n_links != self._n:
             raise ValueError("PointSplicer: columns of unequal length")
-        for i in range(self._n_tags):
-            tags |= <uint64_t> 1 << i
         for i in range(self._n):
             point = &self._points[i]
-            point.tags = tags
             point.edited = outcome[i] == EXPORT
             point.method = method[i] if method[i] < METHODS else 0
             point.has_parent = self._parent_id[i] != 0
@@ -262,40 +297,89 @@ cdef class PointSplicer:
                 point.link = text_of(<bytes?> self._links[i])
         return 0
 
-    cdef Py_ssize_t _walk(self) noexcept nogil:
-        """Find what is cut out of each point. -1, or the point that cannot be read, or -2 without memory."""
+    cdef Py_ssize_t _walk_all(self) noexcept nogil:
+        """-1, or the point that cannot be read, or -2 without memory."""
+        cdef Py_ssize_t i
+        cdef int failed
+        for i in range(self._n):
+            failed = self._walk(&self._points[i])
+            if failed:
+                return i if failed == -1 else failed
+        return -1
+
+    cdef int _repair(self) except -1:
+        """Put other bytes in the place of those that may not leave as they are; add times that are missing."""
         cdef Py_ssize_t i
         cdef Point* point
-        cdef const uint8_t* p
-        cdef const uint8_t* end
+        cdef bytes data, better
+        self._repaired = []
+        for i in range(self._n):
+            point = &self._points[i]
+            if point.odd:
+                data = PyBytes_FromStringAndSize(<const char*> point.data, point.length)
+                better = repaired(data)
+                self._repaired.append(better)
+                point.data, point.length = <const uint8_t*> PyBytes_AS_STRING(better), PyBytes_GET_SIZE(better)
+                if self._walk(point):
+                    raise MemoryError
+            if point.start != NULL:
+                point.time_ns = start_ns_of(PyBytes_FromStringAndSize(<const char*> point.start, point.start_bytes))
+                point.size += 1 + varint_size(point.time_ns) if point.time_ns else 0
+        return 0
+
+    cdef int _walk(self, Point* point) noexcept nogil:
+        """Find what is cut out of a point, and what it lacks. 0; -1 where it cannot be read, -2 without memory."""
+        cdef const uint8_t* p = point.data
+        cdef const uint8_t* end = point.data + point.length
         cdef const uint8_t* field
         cdef const uint8_t* content
         cdef const uint8_t* key
-        cdef uint64_t tag
+        cdef uint64_t tag, number = 0, time = 0
         cdef int64_t n
-        for i in range(self._n):
-            point = &self._points[i]
-            point.size = point.length
-            point.cut = self._n_cuts
-            if not point.edited and not point.tags:
+        cdef bint odd = False
+        point.size, point.cut, point.cuts = point.length, self._n_cuts, 0
+        point.start = NULL
+        point.tags = ~<uint64_t> 0 >> (MAX_TAGS - self._n_tags) if self._n_tags else 0
+        self._walks += 1
+        while p < end:
+            field = p
+            p = read_number_or_field(p, end, MAX_GROUPS, &tag, &content, &number)
+            if p == NULL:
+                return -1
+            if tag == TIME:
+                time = number
+            if tag != FIELDS:
                 continue
-            p, end = point.data, point.data + point.length
-            while p < end:
-                field = p
-                p = read_field(p, end, MAX_GROUPS, &tag, &content)
-                if p == NULL:
-                    return i
-                if tag != FIELDS:
-                    continue
-                if not read_key(content, p, &key, &n):
-                    return i
-                if point.edited and is_replaced_key(key, n):
-                    if self._add_cut(point, field - point.data, p - point.data) < 0:
-                        return -2
-                elif point.tags:
-                    self._take_off(point, key, n)
-            self._grow(point)
-        return -1
+            if not read_key(content, p, &key, &n):
+                return -1
+            if point.edited and (is_replaced_key(key, n) or (point.link.n and is_span_links(key, n))):
+                if self._add_cut(point, field - point.data, p - point.data) < 0:
+                    return -2
+                continue
+            odd = odd or not self._is_new(key, n)
+            if n == 5 and memcmp(key, b"start", 5) == 0:
+                point.start, point.start_bytes = content, p - content
+            if point.tags:
+                self._take_off(point, key, n)
+        point.odd = odd
+        if time:
+            point.start = NULL
+        self._grow(point)
+        return 0
+
+    cdef inline bint _is_new(self, const uint8_t* key, int64_t n) noexcept nogil:
+        """Whether this walk has not met the key before. False also where that is not sure: work is bounded."""
+        cdef uint64_t hashed = hash_of(key, n) >> 32
+        cdef Met* met
+        cdef int i
+        for i in range(TRIES):
+            met = &self._met[(hashed + <uint64_t> i) & (SLOTS - 1)]
+            if met.walk != self._walks:
+                met.key, met.n, met.walk = key, n, self._walks
+                return True
+            if met.n == n and memcmp(met.key, key, n) == 0:
+                return False
+        return False
 
     cdef inline void _take_off(self, Point* point, const uint8_t* key, int64_t n) noexcept nogil:
         """A tag that the point has itself is not added."""
@@ -381,6 +465,8 @@ cdef class PointSplicer:
             out = put(out, point.data + at, self._cuts[i].start - at)
             at = self._cuts[i].end
         out = put(out, point.data + at, point.length - at)
+        if point.time_ns:
+            out = put_varint(put_byte(out, TIME), point.time_ns)
         for i in range(self._n_tags):
             if point.tags >> i & 1:
                 out = put(out, self._tags[i].field.data, self._tags[i].field.n)

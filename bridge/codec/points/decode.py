@@ -42,11 +42,14 @@ class DecodedPoints:
     """How many points of the batch have a key that is missing though required or unreadable, by key."""
 
 
-def decode_points(body: bytes, content_type: str, *, peer: str, precision: str = "") -> DecodedPoints:
+def decode_points(
+    body: bytes, content_type: str, *, peer: str, precision: str = "", received_ns: int = 0
+) -> DecodedPoints:
     """Decode a body that came from this address: protobuf, JSON or, whatever else its type, line protocol.
 
     precision: unit of the times in JSON and line protocol (n, u, ms, s, m, h), as the query says it; where it does not,
-    times are ns in JSON and by their magnitude in line protocol.
+    times are ns in JSON and by their magnitude in line protocol. received_ns: when the body came, which is the time of
+    points in JSON and line protocol that have none; points in protobuf keep their bytes.
 
     Raises InvalidPoints where the body as such cannot be read, where none of its points can be taken, or where it has
     none; TooLarge for more than MAX_POINTS points.
@@ -55,8 +58,8 @@ def decode_points(body: bytes, content_type: str, *, peer: str, precision: str =
     if media_type in _PROTOBUF:
         return _decoded(scan_points(body), Rejections(), "points[{}]", INVALID_PROTOBUF, peer)
     if media_type in _JSON:
-        return _converted(read_json(body, precision), "points[{}]", INVALID_JSON, peer)
-    return _converted(read_lines(body, precision), "line {}", INVALID_LINE, peer)
+        return _converted(read_json(body, precision, received_ns), "points[{}]", INVALID_JSON, peer)
+    return _converted(read_lines(body, precision, received_ns), "line {}", INVALID_LINE, peer)
 
 
 def _converted(converted: Converted, path: str, error_code: str, peer: str) -> DecodedPoints:

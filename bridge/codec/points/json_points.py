@@ -41,6 +41,7 @@ from bridge.codec.points.rejections import (
     Rejections,
     shown,
 )
+from bridge.codec.points.repairs import complete
 from bridge.codec.points.times import MAX_I64, MIN_I64, as_ns
 from bridge.errors import TooLarge
 
@@ -57,11 +58,11 @@ _WARY: Final = json.JSONDecoder(parse_int=_integer)
 """The same for points with a number that Python refuses; slower."""
 
 
-def read_json(body: bytes, precision: str = "") -> Converted:
+def read_json(body: bytes, precision: str = "", received_ns: int = 0) -> Converted:
     """The points of a body; null counts as absent, unknown names are ignored.
 
-    precision: unit of the times of the first form (n, u, ms, s, m, h), ns without. Raises InvalidPoints for a body that
-    is no JSON array of objects, TooLarge for too many points.
+    precision: unit of the times of the first form (n, u, ms, s, m, h), ns without. received_ns: the time of points that
+    have none. Raises InvalidPoints for a body that is no JSON array, TooLarge for too many points.
     """
     points: list[PBPoint] = []
     numbers: list[int] = []
@@ -70,7 +71,7 @@ def read_json(body: bytes, precision: str = "") -> Converted:
         if number >= MAX_POINTS:
             raise TooLarge(f"more than {MAX_POINTS} points in one body")
         try:
-            points.append(_point(sent, precision))
+            points.append(complete(_point(sent, precision), received_ns))
         except BadPoint as exc:
             rejections.add(number, exc.reason, str(exc))
         else:
@@ -85,8 +86,8 @@ def _text(body: bytes) -> str:
         raise InvalidPoints(INVALID_JSON, f"body: no UTF-8 at byte {exc.start}") from exc
 
 
-def _elements(text: str) -> Iterator[dict[str, Json]]:
-    """The objects of the one array that a body is."""
+def _elements(text: str) -> Iterator[Json]:
+    """What is in the one array that a body is."""
     at = _skip(text, 0)
     if at == len(text):
         return
@@ -95,8 +96,6 @@ def _elements(text: str) -> Iterator[dict[str, Json]]:
     at = _skip(text, at + 1)
     number, more = 0, text[at : at + 1] != "]"
     while more:
-        if text[at : at + 1] != "{":
-            raise InvalidPoints(INVALID_JSON, f"points[{number}]: want an object at character {at}")
         element, at = _element(text, at, number)
         yield element
         at = _skip(text, at)
@@ -112,7 +111,7 @@ def _skip(text: str, at: int) -> int:
     return found.end() if found else at
 
 
-def _element(text: str, at: int, number: int) -> tuple[dict[str, Json], int]:
+def _element(text: str, at: int, number: int) -> tuple[Json, int]:
     try:
         try:
             return _DECODER.raw_decode(text, at)
@@ -129,7 +128,9 @@ def _element(text: str, at: int, number: int) -> tuple[dict[str, Json], int]:
 # --- the two forms ----------------------------------------------------------------------------------------------------
 
 
-def _point(sent: dict[str, Json], precision: str) -> PBPoint:
+def _point(sent: Json, precision: str) -> PBPoint:
+    if not isinstance(sent, dict):
+        raise BadPoint(INVALID_VALUE, f"want an object, got {told(sent)}")
     try:
         if "measurement" not in sent and ("name" in sent or isinstance(sent.get("fields"), list)):
             return _mapped_point(sent)

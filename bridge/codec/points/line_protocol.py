@@ -5,7 +5,7 @@ r"""Bodies of points in InfluxDB's line protocol, to serialized PBPoints.
 https://docs.influxdata.com/influxdb/v1/write_protocols/line_protocol_reference/ says how it is written; where it is
 silent this reads what InfluxDB 1 reads. `\,`, `\=` and `\ ` are escapes in names and tag values, `\"` in names of
 fields, too, `\"` and `\\` in quoted text; any other backslash is itself. Quoted text may hold newlines. Numbers are
-floats, or with `i` and `u` integers. Tags and fields keep their order.
+floats, or with `i` and `u` integers. Tags and fields keep their order; a key that is given twice is read once.
 
 A line that cannot be read is rejected by itself: reading goes on behind its first newline. What looked like quoted text
 across newlines and was none is then read once more, line by line, so that no byte is read more than twice.
@@ -20,6 +20,7 @@ from typing import Any, Final
 from bridge.codec.points.limits import MAX_POINTS
 from bridge.codec.points.point_pb2 import Field, PBPoint, PBPoints
 from bridge.codec.points.rejections import INVALID_VALUE, UNREADABLE, BadPoint, Converted, Rejections, shown
+from bridge.codec.points.repairs import complete
 from bridge.codec.points.times import MAX_I64, MIN_I64, as_ns
 from bridge.errors import TooLarge
 
@@ -47,11 +48,11 @@ _FIELD_KEY_ESCAPES: Final = re.compile(r'\\([,=" ])')
 _TEXT_ESCAPES: Final = re.compile(r'\\(["\\])')
 
 
-def read_lines(body: bytes, precision: str = "") -> Converted:
+def read_lines(body: bytes, precision: str = "", received_ns: int = 0) -> Converted:
     """The points of a body; comments and empty lines are none. Their numbers are those of their first lines, from 1.
 
-    precision: unit of the timestamps (n, u, ms, s, m, h); without one their magnitude says it. Raises TooLarge for too
-    many points.
+    precision: unit of the timestamps (n, u, ms, s, m, h); without one their magnitude says it. received_ns: the time of
+    points that have none. Raises TooLarge for too many points.
     """
     text = body.decode(errors="surrogateescape")  # so that what is no UTF-8 costs its own line alone
     points: list[PBPoint] = []
@@ -66,7 +67,7 @@ def read_lines(body: bytes, precision: str = "") -> Converted:
         next_line = text.find("\n", at) + 1 or len(text)
         reader = _Line(text, at, next_line if at < read else len(text))
         try:
-            points.append(reader.point(precision))
+            points.append(complete(reader.point(precision), received_ns))
             numbers.append(line)
         except BadPoint as exc:
             rejections.add(line, exc.reason, str(exc))

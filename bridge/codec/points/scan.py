@@ -200,11 +200,12 @@ def _check_field(field: Field) -> None:
 def _values(point: PBPoint) -> dict[str, Value]:
     """Text and integers as they are, any other value as bytes; keys without a value are left out."""
     last = {field.key: field for field in point.fields if field.key in _KEYS}
-    return {key: _value(field) for key, field in last.items() if field.WhichOneof("val")}
+    return {key: value_of(field) for key, field in last.items() if field.WhichOneof("val")}
 
 
-def _value(field: Field) -> Value:
-    """Binary data that is text is taken for it: agents wrote text so before points had `s`."""
+def value_of(field: Field) -> Value:
+    """Text or an integer; any other value, and none, is empty bytes. Binary data that is text is taken for it: agents
+    wrote text so before points had `s`."""
     match field.WhichOneof("val"):
         case "i":
             return field.i

@@ -2,7 +2,8 @@
 
 A point of an eSpan loses the fields in `REPLACED_KEYS` and is given, behind all others, what was decided as text
 fields; docs/datakit-mapping.md says how they are written. Global tags are added where a point has no field of that key.
-What is cut out and put in is whole fields: everything else stays byte for byte, also what we do not know.
+What is cut out and put in is whole fields: everything else stays byte for byte, also what we do not know. No point
+leaves with a key twice, nor without a time if its `start` says one: see `bridge.codec.points.repairs`.
 
 `PointSplicer` does the cutting: compiled where that could be built, and `PlainPointSplicer`, its twin in plain Python,
 elsewhere; slower, but with the same output.
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from bridge.codec.points.mapping import DECIDED_KEYS, REPLACED_KEYS, SPAN_LINKS
 from bridge.codec.points.point_writer import value_field
+from bridge.codec.points.repairs import key_of, repaired
 from bridge.codec.wire import field, fields
 from bridge.errors import InvalidData
 from bridge.spans import Decisions, Encoding, Method, Outcome, SpanLinks
@@ -27,13 +29,16 @@ U32Array = NDArray[np.uint32]
 MAX_TAGS: Final = 64
 """So many global tags there may be."""
 
-# Tags of PBPoints, PBPoint and Field: field number << 3 | 2.
-_ARR, _FIELDS, _KEY = 0x0A, 0x12, 0x0A
+# Tags of PBPoints and PBPoint: field number << 3 | 2.
+_ARR, _FIELDS = 0x0A, 0x12
+
+_NOT_TAGS: Final = DECIDED_KEYS | {SPAN_LINKS}
+_WITH_LINKS: Final = REPLACED_KEYS | {SPAN_LINKS.encode()}
 
 
 def tag_fields(tags: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     """Global tags for a splicer, in the order of their keys; those that linking writes, and empty ones, are none."""
-    named = sorted((key, text) for key, text in tags.items() if key and text and key not in DECIDED_KEYS)
+    named = sorted((key, text) for key, text in tags.items() if key and text and key not in _NOT_TAGS)
     return [(key.encode(), value_field(key, text, True)) for key, text in named]
 
 
@@ -56,8 +61,8 @@ class PlainPointSplicer:
     global tag, at most `MAX_TAGS`. links: a field for each of the n rows, of which those of eSpans are appended; or
     none.
 
-    Raises InvalidData where a point lies outside its payload or is no protobuf message (it is read where it is changed:
-    if it is an eSpan, or there are tags), and ValueError where columns differ in length or there are too many tags.
+    Raises InvalidData where a point lies outside its payload or is no protobuf message, and ValueError where columns
+    differ in length or there are too many tags.
     """
 
     sizes: I64Array
@@ -80,11 +85,15 @@ class PlainPointSplicer:
         for i, (number, begin, stop) in enumerate(zip(block.tolist(), start.tolist(), end.tolist(), strict=True)):
             if number >= len(data) or not 0 <= begin <= stop <= len(data[number]):
                 raise InvalidData(f"span {i} lies outside its payload")
-            point = data[number][begin:stop]
+            try:
+                point = repaired(data[number][begin:stop])
+            except InvalidData as exc:
+                raise InvalidData(f"span {i}: its bytes are no protobuf message: {exc}") from exc
             if decisions.outcome[i] == Outcome.EXPORT:
-                point = _tagged(i, point, tags, REPLACED_KEYS) + _decided(decisions, i) + (links[i] if links else b"")
+                link = links[i] if links else b""
+                point = _tagged(point, tags, _WITH_LINKS if link else REPLACED_KEYS) + _decided(decisions, i) + link
             elif tags:
-                point = _tagged(i, point, tags, frozenset())
+                point = _tagged(point, tags, frozenset())
             self._points.append(field(_ARR, point))
         self.sizes = np.array([len(point) for point in self._points], np.int64)
 
@@ -95,23 +104,15 @@ class PlainPointSplicer:
         return b"".join(self._points[start:stop])
 
 
-def _tagged(i: int, point: bytes, tags: Sequence[tuple[bytes, bytes]], replaced: frozenset[bytes]) -> bytes:
-    """What stays of point i, and the tags it has no field of."""
+def _tagged(point: bytes, tags: Sequence[tuple[bytes, bytes]], replaced: frozenset[bytes]) -> bytes:
+    """What stays of a point, and the tags it has no field of."""
     kept, keys = [], set[bytes | None]()
-    try:
-        for tag, raw, value in fields(point):
-            key = _key(value) if tag == _FIELDS else None
-            if key not in replaced:
-                kept.append(raw)
-                keys.add(key)
-    except InvalidData as exc:
-        raise InvalidData(f"span {i}: its bytes are no protobuf message: {exc}") from exc
+    for tag, raw, value in fields(point):
+        key = key_of(value) if tag == _FIELDS else None
+        if key not in replaced:
+            kept.append(raw)
+            keys.add(key)
     return b"".join([*kept, *(text for key, text in tags if key not in keys)])
-
-
-def _key(value: bytes) -> bytes:
-    """The key of a field; of one given twice, protobuf takes the last."""
-    return ([b""] + [key for tag, _, key in fields(value) if tag == _KEY])[-1]
 
 
 def _decided(decisions: Decisions, i: int) -> bytes:

@@ -29,6 +29,7 @@ from bridge.codec.points.field_reader import (
 )
 from bridge.codec.points.mapping import MOVED, PARTS
 from bridge.codec.points.point_view_pb2 import Point
+from bridge.codec.points.repairs import start_ns_of
 from bridge.codec.wire import field
 from bridge.errors import InvalidData
 from bridge.spans import Context, LinkedSpans, PayloadBlock, PayloadFormat
@@ -108,7 +109,7 @@ def _usual_span(data: bytes) -> tuple[Around, bytes] | None:
         return None
     fields = {each.key: each for each in read}
     times = start * 1000, (start + duration) * 1000
-    return (_resource(fields), measurement), _span(fields, time, times, measurement, [plain], b"")
+    return (_resource(fields), measurement), _span(fields, time or times[0], times, measurement, [plain], b"")
 
 
 def _any_span(data: bytes) -> tuple[Around, bytes]:
@@ -116,6 +117,8 @@ def _any_span(data: bytes) -> tuple[Around, bytes]:
     measurement, time = point.name, point.time
     read = read_fields(point.fields)
     fields = {each.key: each for each in read}
+    if not time and "start" in fields:  # as a point without a time leaves to Dataway
+        time = start_ns_of(fields["start"].raw)
     rest = [
         field(_FIELDS, each.raw)
         for each in read

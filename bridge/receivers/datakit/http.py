@@ -3,7 +3,8 @@
 import json
 import logging
 import socket
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Protocol
@@ -67,7 +68,9 @@ class DecodedPoints(Protocol):
 class PointDecoder(Protocol):
     """Reads a body; raises InvalidPoints where it cannot be read as such, or none of its points can be taken."""
 
-    def __call__(self, body: bytes, content_type: str, *, peer: str, precision: str) -> DecodedPoints: ...
+    def __call__(
+        self, body: bytes, content_type: str, *, peer: str, precision: str, received_ns: int
+    ) -> DecodedPoints: ...
 
 
 class DatakitReceiver:
@@ -91,10 +94,12 @@ class DatakitReceiver:
         body_timeout_s: float = BODY_TIMEOUT_S,
         idle_timeout_s: float = IDLE_TIMEOUT_S,
         decode: PointDecoder = decode_points,
+        now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        """`hold_s`: how long an answer is held back, from the head of its request on; the rest as for OTLP."""
+        """`hold_s`: how long an answer is held back, from the head of its request on; `now_ns`: the wall clock, which
+        dates points that come without a time; the rest as for OTLP."""
         self._max_request_bytes, self._body_timeout_s = max_request_bytes, body_timeout_s
-        self._decode = decode
+        self._decode, self._now_ns = decode, now_ns
         self._intake = Intake(
             receiver=self.name, consumer=consumer, instruments=instruments, max_in_flight_bytes=max_in_flight_bytes
         )
@@ -165,6 +170,7 @@ class DatakitReceiver:
             await self._holding.claim(lease, size, deadline)
 
         body = await read_body(request, claim, max_bytes=self._max_request_bytes, timeout_s=self._body_timeout_s)
+        received_ns = self._now_ns()
         self._intake.count_bytes(len(body))
         data = body
         if encoding != "identity":
@@ -172,7 +178,8 @@ class DatakitReceiver:
             data = await self._intake.run(inflate, len(body) * GROWTH)
             await claim(len(data))
         content_type, peer = request.headers.get("Content-Type", ""), peer_host(request.remote or "")
-        decode = partial(self._decode, data, content_type, peer=peer, precision=request.query.get("precision", ""))
+        precision = request.query.get("precision", "")
+        decode = partial(self._decode, data, content_type, peer=peer, precision=precision, received_ns=received_ns)
         try:
             points = await self._intake.run(decode, len(data))
         except InvalidPoints as exc:

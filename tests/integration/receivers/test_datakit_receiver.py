@@ -146,6 +146,13 @@ async def test_the_query_says_what_unit_times_have(start, consumer) -> None:
     assert consumer.batches[0].columns.start_ns.tolist() == [1_764_000_000_123 * 10**6]
 
 
+async def test_points_in_text_without_a_time_have_that_of_their_arrival(start, consumer) -> None:
+    """Else they would leave as of 1970."""
+    _, client = await start(now_ns=lambda: NOW_NS)
+    assert (await client.post(b"dketrace req_seq=1i", "text/plain"))[0] == 200
+    assert consumer.batches[0].columns.start_ns.tolist() == [NOW_NS]
+
+
 async def test_gzip_is_taken(start, consumer) -> None:
     """As DataKit's own clients may send it."""
     _, client = await start()

@@ -89,6 +89,7 @@ def last_of_each_key(point: PBPoint) -> tuple[Any, ...]:
 def encoded(linked: Any) -> PBPoint:
     ((body, _),) = encode_points(linked, max_bytes=NO_LIMIT, form="protobuf", global_tags={})
     (point,) = points_in(body)
+    assert len({each.key for each in point.fields}) == len(point.fields)
     return point
 
 

@@ -1,5 +1,6 @@
-"""Any points: what stays stays byte for byte, and the kernel and its plain twin agree."""
+"""Any points: what stays stays byte for byte, no key leaves twice, and the kernel and its plain twin agree."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,20 @@ Part = tuple[str | None, bytes]
 Splicers = type[PlainPointSplicer]
 BOTH = sorted({PlainPointSplicer, PointSplicer}, key=lambda c: c.__name__)
 
-KEYS = st.sampled_from([*sorted(k.decode() for k in REPLACED_KEYS), "host", "env", "key", "", "schlüssel" * 20])
+KEYS = st.sampled_from(
+    [*sorted(k.decode() for k in REPLACED_KEYS), "host", "env", "start", "span_links", "", "schlüssel" * 20]
+)
 VALUES = st.one_of(
     st.builds(lambda s: Field(s=s), st.text(max_size=20)),
+    st.builds(lambda s: Field(s=str(s)), st.integers(-9, 2**65)),
     st.builds(lambda i: Field(i=i), st.integers(-(2**63), 2**63 - 1)),
     st.builds(lambda d: Field(d=d), st.binary(max_size=200)),
     st.builds(lambda u: Field(u=u, is_tag=True), st.integers(0, 2**64 - 1)),
     st.just(Field()),
 ).map(Field.SerializeToString)
-UNKNOWN = st.sampled_from([b"\xa8\x06\xff\x01", b"\xa3\x06\x08\x01\xa4\x06", b"\x18\x07", b"\x0a\x01n"])
+UNKNOWN = st.sampled_from(
+    [b"\xa8\x06\xff\x01", b"\xa3\x06\x08\x01\xa4\x06", b"\x18\x07", b"\x98\x00\x80\x00", b"\x0a\x01n"]
+)
 
 
 def _field(parts: list[bytes]) -> Part:
@@ -49,7 +55,9 @@ DECIDED = st.fixed_dictionaries(
         **{name: st.one_of(st.just(0), st.integers(0, 2**64 - 1)) for name in IDS},
     }
 )
-TAGS = st.dictionaries(st.sampled_from(["host", "env", "trace_id", "ns", ""]), st.text(max_size=200), max_size=4)
+TAGS = st.dictionaries(
+    st.sampled_from(["host", "env", "trace_id", "span_links", "ns", ""]), st.text(max_size=200), max_size=4
+)
 
 
 def spliced(
@@ -66,12 +74,17 @@ def spliced(
 
 
 def expected(parts: list[Part], decided: dict[str, Any], tags: dict[str, str], link: bytes) -> bytes:
-    """The rule, spelled with protobuf: what stays in its order, tags, what was decided."""
+    """The rule, spelled with protobuf: what stays in its order, time, tags, what was decided."""
     exported = decided["outcome"] == Outcome.EXPORT
-    kept = [part for part in parts if part[0] is None or not exported or part[0].encode() not in REPLACED_KEYS]
-    added = PBPoint()
+    cut = {key.decode() for key in REPLACED_KEYS} | ({"span_links"} if link else set()) if exported else set()
+    later = [{key for key, _ in parts[i + 1 :]} - {None} for i in range(len(parts))]
+    kept = [part for part, behind in zip(parts, later, strict=True) if part[0] not in cut | behind]
+    added = PBPoint(time=missing_time(PBPoint.FromString(b"".join(raw for _, raw in parts))))
+    if added.time:
+        kept.append((None, added.SerializeToString()))
+        added.Clear()
     for key in sorted(tags):
-        if key not in {"", "trace_id", *(key for key, _ in kept)} and tags[key]:
+        if key not in {"", "trace_id", "span_links", *(key for key, _ in kept)} and tags[key]:
             added.fields.add(key=key, s=tags[key], is_tag=True)
     if not exported:
         return b"".join(raw for _, raw in kept) + added.SerializeToString()
@@ -87,7 +100,16 @@ def expected(parts: list[Part], decided: dict[str, Any], tags: dict[str, str], l
     return b"".join(raw for _, raw in kept) + added.SerializeToString() + link
 
 
-ROWS = st.lists(st.tuples(POINTS, DECIDED, st.sampled_from([b"", b"\x12\x03\x0a\x01l"])), max_size=4)
+def missing_time(point: PBPoint) -> int:
+    """The last start (us), an integer or decimal text, in ns; 0 where the point has a time or no such start."""
+    value = ([None] + [getattr(f, f.WhichOneof("val") or "", None) for f in point.fields if f.key == "start"])[-1]
+    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    start_ns = int(text) * 1000 if re.fullmatch("[0-9]{1,20}", text) else 0
+    return start_ns if start_ns < 2**63 and not point.time else 0
+
+
+LINK = field(2, Field(key="span_links", s="l").SerializeToString())
+ROWS = st.lists(st.tuples(POINTS, DECIDED, st.sampled_from([b"", LINK])), max_size=4)
 Rows = list[tuple[list[Part], dict[str, Any], bytes]]
 
 
@@ -95,7 +117,8 @@ Rows = list[tuple[list[Part], dict[str, Any], bytes]]
 @given(rows=ROWS, tags=TAGS)
 @settings(max_examples=60)
 def test_what_is_not_decided_stays_byte_for_byte(splicers: Splicers, rows: Rows, tags: dict[str, str]) -> None:
-    """A point is its fields but those that linking writes, as they came; tags it lacks; then what is decided."""
+    """A point is its fields but those that linking writes, as they came, the last of each key; a time if it has none;
+    tags it lacks; then what is decided."""
     points = [b"".join(raw for _, raw in parts) for parts, _, _ in rows]
     sizes, written = spliced(splicers, points, [d for _, d, _ in rows], tags, [link for *_, link in rows])
     wanted = [field(1, expected(parts, decided, tags, link)) for parts, decided, link in rows]
@@ -106,17 +129,44 @@ def test_what_is_not_decided_stays_byte_for_byte(splicers: Splicers, rows: Rows,
 @given(rows=ROWS, tags=TAGS)
 @settings(max_examples=60)
 def test_points_read_as_they_came(rows: Rows, tags: dict[str, str]) -> None:
-    """Read with protobuf, an exported point has the fields it was sent with, but for those that linking writes."""
+    """Read with protobuf, an exported point has the last field of each key, but for those that linking writes."""
     rows = [(parts, {**decided, "outcome": Outcome.EXPORT}, b"") for parts, decided, _ in rows]
     points = [b"".join(raw for _, raw in parts) for parts, _, _ in rows]
     left = points_in(spliced(PointSplicer, points, [d for _, d, _ in rows], tags, [])[1])
     for raw, after in zip(points, left, strict=True):
         before = PBPoint.FromString(raw)
-        kept = [f for f in before.fields if f.key.encode() not in REPLACED_KEYS]
+        last = {f.key: i for i, f in enumerate(before.fields) if f.key.encode() not in REPLACED_KEYS}
+        kept = [before.fields[i] for i in sorted(last.values())]
         assert list(after.fields)[: len(kept)] == kept
+        before.time = before.time or missing_time(before)
         for point in (before, after):
             point.ClearField("fields")
         assert after.SerializeToString(deterministic=True) == before.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize("splicers", BOTH)
+@given(rows=ROWS, tags=TAGS)
+@settings(max_examples=60)
+def test_no_key_leaves_twice(splicers: Splicers, rows: Rows, tags: dict[str, str]) -> None:
+    """Whatever was sent, whatever is added: one point with a key twice would cost its whole body."""
+    points = [b"".join(raw for _, raw in parts) for parts, _, _ in rows]
+    written = spliced(splicers, points, [d for _, d, _ in rows], tags, [link for *_, link in rows])[1]
+    for point in points_in(written):
+        assert len({f.key for f in point.fields}) == len(point.fields)
+
+
+MANY = st.lists(st.integers(0, 2000), min_size=100, max_size=1300)
+
+
+@given(numbers=MANY, prefix=st.sampled_from(["", "k", "a key that is longer than eight bytes "]))
+@settings(max_examples=15)
+def test_keys_are_told_apart_however_many_they_are(numbers: list[int], prefix: str) -> None:
+    """Also where there are more than the kernel keeps in mind."""
+    parts: list[Part] = [_field([Field(key=f"{prefix}{n}", i=i).SerializeToString()]) for i, n in enumerate(numbers)]
+    decided = {"outcome": Outcome.PASS}
+    for splicers in BOTH:
+        _, written = spliced(splicers, [b"".join(raw for _, raw in parts)], [decided], {}, [])
+        assert written == field(1, expected(parts, decided, {}, b""))
 
 
 @st.composite

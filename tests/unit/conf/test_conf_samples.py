@@ -142,7 +142,8 @@ def test_the_agents_sample_sends_to_the_manifests_service(manifest) -> None:
 
 
 def test_the_unit_starts_the_service() -> None:
-    """A command there is, with the settings it names; state where the default db_path ends up."""
+    """A command there is, with the settings it names; state where the default db_path ends up; and again for as long as
+    it takes, whatever the exit code."""
     unit = configparser.RawConfigParser(strict=True)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read_string((CONF / "espan-bridge.service").read_text())
@@ -152,5 +153,7 @@ def test_the_unit_starts_the_service() -> None:
     assert command in COMMANDS
     assert (option, Path(path).name) == ("--config", "bridge.toml")
     assert service["WorkingDirectory"] == f"/var/lib/{service['StateDirectory']}"
-    assert service["RestartPreventExitStatus"] == "2"
+    assert (service["Restart"], service["RestartSec"]) == ("on-failure", "5")
+    assert "RestartPreventExitStatus" not in service
+    assert unit["Unit"]["StartLimitIntervalSec"] == "0"
     assert int(service["TimeoutStopSec"]) > load(CONF / "bridge.toml", {}).settings.shutdown_grace_s

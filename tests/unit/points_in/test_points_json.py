@@ -108,6 +108,31 @@ def test_time_is_ns_unless_the_query_says_otherwise(precision: str, unit_ns: int
     assert read('{"measurement":"m","fields":{"a":1},"time":5}', precision=precision)[0].time == 5 * unit_ns
 
 
+@pytest.mark.parametrize(
+    "point",
+    [
+        '{"measurement":"m","tags":{"k":"tag","t":"v"},"fields":{"a":1,"k":2}}',
+        '{"name":"m","fields":[{"key":"t","s":"v","is_tag":true},{"key":"k","s":"tag","is_tag":true},'
+        '{"key":"a","i":1},{"key":"k","i":2}]}',
+        '{"name":"m","fields":[{"key":"t","s":"v","is_tag":true},{"key":"a","i":1},{"key":"k","i":1},{"key":"k","i":2},'
+        '{"key":"k","s":"tag","is_tag":true}]}',
+    ],
+    ids=["plain", "mapped", "tag behind"],
+)
+def test_key_given_twice_is_read_once(point: str) -> None:
+    """Of a tag and a field the field, of two fields the last: Dataway takes no key twice."""
+    assert read(point) == [point_of({"a": 1, "k": 2}, {"t": "v"}, name="m")]
+
+
+@pytest.mark.parametrize(
+    ("entry", "got"),
+    [("5", "5"), ("null", "null"), ('"x"', '"x"'), ("[{}]", "an array"), ("NaN", "nan"), ("9" * 5000, "inf")],
+)
+def test_entry_that_is_no_object_costs_itself(entry: str, got: str) -> None:
+    """As any other bad point."""
+    assert rejection_of(entry) == ("invalid_value", f"points[1]: want an object, got {got}")
+
+
 I64 = "want an integer from -9223372036854775808 to 9223372036854775807"
 
 

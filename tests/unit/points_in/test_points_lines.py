@@ -77,10 +77,15 @@ def test_escapes_in_names(line: str, point: PBPoint) -> None:
 
 
 def test_tags_and_fields_keep_their_order() -> None:
-    """Tags first, as they stand in the line; of a key given twice both."""
-    (point,) = read("m,b=1,a=2,b=3 z=1,y=2,z=3")
-    assert [field.key for field in point.fields] == ["b", "a", "b", "z", "y", "z"]
-    assert [field.is_tag for field in point.fields] == [True] * 3 + [False] * 3
+    """Tags first, as they stand in the line."""
+    (point,) = read("m,b=1,a=2 z=1,y=2")
+    assert [field.key for field in point.fields] == ["b", "a", "z", "y"]
+    assert [field.is_tag for field in point.fields] == [True] * 2 + [False] * 2
+
+
+def test_key_given_twice_is_read_once() -> None:
+    """Of a tag and a field the field, of two tags or two fields the last: Dataway takes no key twice."""
+    assert read("m,b=1,a=2,b=3,y=t z=1i,y=2i,z=3i", "n") == [point_of({"y": 2, "z": 3}, {"a": "2", "b": "3"}, name="m")]
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\n\n \t\r\n", '\n# comment \\ " =\n', "  \n  "])

@@ -13,9 +13,10 @@ from bridge.codec.points.point_pb2 import PBPoint
 from bridge.codec.points.splice import MAX_TAGS, PlainPointSplicer
 from bridge.errors import InvalidData
 from bridge.spans import Decisions, Encoding, LinkedSpans, Method, Outcome, SpanLinks
-from tests.support.linked_points import agent_point, linked_points, point_of, points_in, tags_of, values_of
+from tests.support.linked_points import agent_point, field_of, linked_points, point_of, points_in, tags_of, values_of
 
 NO_LIMIT = 1 << 62
+START_US = 1_767_225_600_000_000
 
 
 def left(linked: LinkedSpans, tags: Mapping[str, str] | None = None, max_bytes: int = NO_LIMIT) -> list[list[PBPoint]]:
@@ -98,6 +99,41 @@ def test_other_fields_stay_as_they_are() -> None:
     assert (point.name, point.time) == (sent.name, sent.time)
 
 
+def test_key_sent_twice_leaves_once() -> None:
+    """The last one counts when a point is read, and is the one that stays, in its place and with its type."""
+    sent = agent_point()
+    sent.fields.insert(0, field_of("http_method", "PUT", is_tag=True))
+    sent.fields.append(field_of("resource", 5))
+    point = only_point(linked_points(sent))
+    assert [field.key for field in point.fields if field.key in ("http_method", "resource")] == [
+        "http_method",
+        "resource",
+    ]
+    assert (values_of(point)["http_method"], values_of(point)["resource"], tags_of(point)) == ("GET", 5, {})
+
+
+@pytest.mark.parametrize("outcome", [Outcome.EXPORT, Outcome.PASS])
+@pytest.mark.parametrize(
+    ("start", "time"),
+    [
+        (START_US, START_US * 1000),
+        (str(START_US), START_US * 1000),
+        (str(START_US).encode(), START_US * 1000),
+        (0, 0),
+        (-5, 0),
+        (2**62, 0),
+        ("soon", 0),
+        (1.5, 0),
+    ],
+)
+def test_missing_time_is_the_start(start: Any, time: int, outcome: Outcome) -> None:
+    """In us, however it is written; without a usable one the point leaves without a time."""
+    sent = point_of({"start": start, "resource": "GET /"})
+    assert only_point(linked_points(sent, outcome=[outcome])).time == time
+    sent.time = 7
+    assert only_point(linked_points(sent, outcome=[outcome])).time == 7
+
+
 def test_decided_fields_are_no_tags() -> None:
     """Tags would be indexed: ids are fields."""
     assert tags_of(only_point(linked_points(agent_point()))) == {}
@@ -124,6 +160,9 @@ def test_links_are_a_field() -> None:
     linked = replace(linked_points(agent_point(), agent_point()), links=links)
     ((first, second),) = left(linked)
     assert "span_links" not in values_of(first)
+    sent = replace(linked_points(agent_point(), agent_point(span_links="sent")), links=links)
+    ((_, again),) = left(sent, {"span_links": "tag"})
+    assert again == second
     assert values_of(second)["span_links"] == (
         '[{"trace_id":"' + "0" * 15 + "1" + "0" * 15 + '2","span_id":"' + "0" * 15 + '7"},'
         '{"trace_id":"' + "0" * 15 + "3" + "0" * 15 + '4","span_id":"' + "0" * 15 + '8"}]'

@@ -122,6 +122,21 @@ def test_point_without_a_start_has_its_time(start: Sent, duration: int) -> None:
     assert attributes_of(start=start, duration=duration).get("start") == start
 
 
+@pytest.mark.parametrize("start", [1767225600000001, "1767225600000001", b"1767225600000001"])
+def test_point_without_a_time_has_its_start(start: Any) -> None:
+    """No span is of 1970 that says when it was; with neither its start is unset."""
+    point = agent_point(start=start)
+    point.time = 0
+    (resource,) = exported(point)
+    span = resource.scope_spans[0].spans[0]
+    assert span.start_time_unix_nano == 1767225600000001000
+    assert "datakit.point.time" not in {pair.key for pair in span.attributes}
+    point = agent_point(start=None)
+    point.time = 0
+    (resource,) = exported(point)
+    assert resource.scope_spans[0].spans[0].start_time_unix_nano == 0
+
+
 def test_name_is_the_resource() -> None:
     """Without a resource the operation names a span."""
     assert span_of().name == "GET /cart/items"
