@@ -91,6 +91,9 @@ whatever their values; any other span is an ordinary span and leaves as it came.
   by key and sampled like any other.
 - eSpans need no trace id and no span id. Ids of a wrong length count as absent; a missing span id is
   [derived](span-ids.md).
+- A span link of an eSpan whose trace id is not 0 or 16 bytes long, or whose span id is not 0 or 8, is taken off on
+  export: a Collector refuses a whole request for one such id. An *ordinary* span with such an id, its own, its parent's
+  or a link's, is rejected (`partial_success`), and only it.
 - Addresses: IPv4, also mapped into IPv6, is compared as a number; anything else as text.
 - The sender is `host.name` of the resource, else the peer's address; the service is `service.name` of the resource.
 - A request is read as opentelemetry-proto reads it: bytes that are no protobuf of these messages, at whatever depth, or

@@ -36,6 +36,7 @@ cdef enum:  # tags: field number << 3 | wire type
     START_TIME = 0x39
     END_TIME = 0x41
     ATTRIBUTE = 0x4A
+    LINK = 0x6A  # in it ids have the tags that they have in Span
     KEY = 0x0A  # in KeyValue
     VALUE = 0x12
     STRING_VALUE = 0x0A  # in AnyValue
@@ -71,6 +72,7 @@ cdef enum:  # what the bytes of a delimited field are; from FIRST_MESSAGE on the
 
 cdef uint8_t[MAX_MESSAGES][MAX_FIELDS] content_of
 cdef int REQUEST_MESSAGE, RESOURCE_SPANS_MESSAGE, SCOPE_SPANS_MESSAGE, SPAN_MESSAGE, PAIR_MESSAGE, VALUE_MESSAGE
+cdef int LINK_MESSAGE
 
 
 cdef dict describe(request):
@@ -100,6 +102,7 @@ REQUEST_MESSAGE = FIRST_MESSAGE
 RESOURCE_SPANS_MESSAGE = _NUMBERS["opentelemetry.proto.trace.v1.ResourceSpans"]
 SCOPE_SPANS_MESSAGE = _NUMBERS["opentelemetry.proto.trace.v1.ScopeSpans"]
 SPAN_MESSAGE = _NUMBERS["opentelemetry.proto.trace.v1.Span"]
+LINK_MESSAGE = _NUMBERS["opentelemetry.proto.trace.v1.Span.Link"]
 PAIR_MESSAGE = _NUMBERS["opentelemetry.proto.common.v1.KeyValue"]
 VALUE_MESSAGE = _NUMBERS["opentelemetry.proto.common.v1.AnyValue"]
 
@@ -210,6 +213,28 @@ cdef inline uint64_t id_of(const uint8_t* p, const uint8_t* end) noexcept nogil:
     return big_endian(p) if end - p == 8 else 0
 
 
+cdef inline bint is_id(const uint8_t* p, const uint8_t* end, int64_t length) noexcept nogil:
+    """Whether an id has the length it must have, or none."""
+    return p == end or end - p == length
+
+
+cdef bint read_link(const uint8_t* p, const uint8_t* end, int depth, bint* valid) noexcept nogil:
+    """`valid` becomes False where one of its ids has another length than it must have."""
+    cdef uint64_t tag
+    cdef const uint8_t* content
+    if depth < 0:
+        return False
+    while p < end:
+        p = read_field(p, end, depth, &tag, &content)
+        if p == NULL:
+            return False
+        if tag == TRACE_ID or tag == SPAN_ID:
+            valid[0] &= is_id(content, p, 16 if tag == TRACE_ID else 8)
+        elif tag & 7 == DELIMITED and not is_content(content, p, LINK_MESSAGE, tag, depth):
+            return False
+    return True
+
+
 cdef bint scan_span(Scan* scan, const uint8_t* p, const uint8_t* end, int depth) noexcept nogil:
     """Take or refuse one span. False where it cannot be read, or where there is no row left for it."""
     cdef Espan espan
@@ -217,6 +242,7 @@ cdef bint scan_span(Scan* scan, const uint8_t* p, const uint8_t* end, int depth)
     cdef uint64_t tag
     cdef const uint8_t* content
     cdef const uint8_t* first = p
+    cdef bint valid = True  # every id that is written, also where a later one overrides it
     espan.there = espan.present = 0
     espan.own_start = espan.own_end = 0
     espan.data = scan.data
@@ -229,12 +255,18 @@ cdef bint scan_span(Scan* scan, const uint8_t* p, const uint8_t* end, int depth)
             if not read_attribute(content, p, depth - 1, &espan):
                 return False
         elif tag == TRACE_ID:
+            valid &= is_id(content, p, 16)
             row.trace_hi = big_endian(content) if p - content == 16 else 0
             row.trace_lo = big_endian(content + 8) if p - content == 16 else 0
         elif tag == SPAN_ID:
+            valid &= is_id(content, p, 8)
             row.sent_span_id = id_of(content, p)
         elif tag == PARENT_ID:
+            valid &= is_id(content, p, 8)
             row.parent_id = id_of(content, p)
+        elif tag == LINK:
+            if not read_link(content, p, depth - 1, &valid):
+                return False
         elif tag == START_TIME:
             espan.own_start = little_endian(content)
         elif tag == END_TIME:
@@ -243,7 +275,7 @@ cdef bint scan_span(Scan* scan, const uint8_t* p, const uint8_t* end, int depth)
             return False
     if espan.there & MARKERS:
         read_espan(&espan, &row, REQUIRED, COUNTED)
-    elif row.trace_hi | row.trace_lo and row.sent_span_id:
+    elif valid and row.trace_hi | row.trace_lo and row.sent_span_id:
         row.kind = ORDINARY
         row.start_ns = <int64_t> espan.own_start if espan.own_start <= <uint64_t> INT64_MAX else 0
         row.end_ns = <int64_t> espan.own_end if espan.own_end <= <uint64_t> INT64_MAX else 0

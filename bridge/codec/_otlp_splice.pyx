@@ -192,6 +192,19 @@ cdef inline int is_replaced(const uint8_t* p, const uint8_t* end) noexcept nogil
     return is_replaced_key(key, n)
 
 
+cdef int has_strange_id(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    """Whether this link is cut out, for an id that has neither its length nor none; -1 where it is no message."""
+    cdef uint64_t tag, length
+    cdef bint strange = False
+    while p < end:
+        p = read_field(p, end, &tag, &length)
+        if p == NULL:
+            return -1
+        if (tag == TRACE_ID or tag == SPAN_ID) and length != 0:
+            strange |= length != <uint64_t> (16 if tag == TRACE_ID else 8)
+    return strange
+
+
 # --- writing: each returns where it stopped ----------------------------------------------------------------------------
 
 
@@ -321,9 +334,7 @@ cdef class Splicer:
         """Note what each span is given, so that its size cannot change any more."""
         cdef Py_ssize_t i, j = 0, m = link_row.shape[0]
         cdef Span* span
-        if m != self._link_id.shape[0]:
-            raise ValueError("Splicer: columns of unequal length")
-        if outcome.shape[0] != self._n or method.shape[0] != self._n:
+        if m != self._link_id.shape[0] or outcome.shape[0] != self._n or method.shape[0] != self._n:
             raise ValueError("Splicer: columns of unequal length")
         for i in range(self._n):
             span = &self._spans[i]
@@ -362,10 +373,12 @@ cdef class Splicer:
                     return i
                 if tag == ATTRIBUTE:
                     cut = is_replaced(p - length, p)
-                    if cut < 0:
-                        return i
+                elif tag == LINK:
+                    cut = has_strange_id(p - length, p)
                 else:
                     cut = tag == TRACE_ID or tag == SPAN_ID or tag == PARENT_ID
+                if cut < 0:
+                    return i
                 if cut and self._add_cut(span, field - span.data, p - span.data) < 0:
                     return -2
             span.size += 18 + 10 + 10 * span.has_parent + ebpf_trace.n + methods[span.method].n

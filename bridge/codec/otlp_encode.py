@@ -2,8 +2,11 @@
 
 Ordinary spans leave with the bytes they came with. An eSpan leaves with its own bytes too, but for what linking
 decided: trace_id, span_id and parent_span_id (written first), the attributes in `REPLACED_KEYS` (written after all
-others), and span links (written last). What is cut out and put in is bytes of top-level fields; nothing else is
-decoded, so unknown fields, the order of attributes and the way their sender wrote them survive.
+others), and span links (written last). A link that came with a trace_id of another length than 0 or 16 bytes, or a
+span_id of another than 0 or 8, is cut out: a Collector refuses a whole request for one such id, and with it the spans
+of everybody else. What is cut out and put in is bytes of top-level fields; nothing else is decoded, so unknown fields,
+the order of attributes and the way their sender wrote them survive. Of ordinary spans with such ids nothing comes here:
+they are rejected when they are received.
 
 `Splicer` does the cutting: compiled where that could be built, and `PlainSplicer`, its twin in plain Python, elsewhere;
 slower, but with the same output. Decided against: appending ids so that they override earlier ones (attributes do not
@@ -43,6 +46,8 @@ REPLACED_KEYS: Final = frozenset(
 _RESOURCE_SPANS, _SCOPE_SPANS, _SPANS = 0x0A, 0x12, 0x12
 _TRACE_ID, _SPAN_ID, _PARENT_ID, _ATTRIBUTE, _LINK = 0x0A, 0x12, 0x22, 0x4A, 0x6A
 _KEY, _VALUE, _STRING_VALUE = 0x0A, 0x12, 0x0A
+_ID_LENGTHS: Final = {_TRACE_ID: (0, 16), _SPAN_ID: (0, 8)}
+"""What is allowed in a link."""
 
 
 def encode_requests(linked: LinkedSpans, *, max_spans: int, max_bytes: int) -> Iterator[tuple[bytes, int]]:
@@ -238,7 +243,7 @@ def _spliced(i: int, span: bytes, decisions: Decisions, links: SpanLinks, carrie
     if decisions.parent_span_id[i]:
         out.append(field(_PARENT_ID, _id(decisions.parent_span_id[i])))
     try:
-        out += [raw for tag, raw, value in fields(span) if not _is_replaced(tag, value)]
+        out += [raw for tag, raw, value in fields(span) if not _is_cut_out(tag, value)]
     except InvalidData as exc:
         raise InvalidData(f"span {i}: {exc}") from exc
     out.append(_attribute(b"ebpf_trace_id", ebpf_trace_id.hex().encode()))
@@ -252,7 +257,10 @@ def _spliced(i: int, span: bytes, decisions: Decisions, links: SpanLinks, carrie
     return b"".join(out)
 
 
-def _is_replaced(tag: int, value: bytes) -> bool:
+def _is_cut_out(tag: int, value: bytes) -> bool:
+    if tag == _LINK:
+        ids = [(tag, len(sent)) for tag, _, sent in fields(value) if tag in _ID_LENGTHS]
+        return any(length not in _ID_LENGTHS[tag] for tag, length in ids)
     if tag != _ATTRIBUTE:
         return tag in (_TRACE_ID, _SPAN_ID, _PARENT_ID)
     keys = [key for tag, _, key in fields(value) if tag == _KEY]

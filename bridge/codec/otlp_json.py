@@ -34,6 +34,7 @@ MAX_DEPTH: Final = 100
 _PATH: Final = "resourceSpans[{}].scopeSpans[{}].spans[{}]"
 _IDS: Final = frozenset(("trace_id", "span_id", "parent_span_id"))
 _DECIMAL: Final = re.compile(r"-?[0-9]{1,20}")
+_BLANK: Final = b" \t\n\r"
 _BASE64: Final = re.compile(r"([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}(==)?|[A-Za-z0-9+/]{3}=?)?")
 _URL_SAFE: Final = str.maketrans("-_", "+/")
 _NOT_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -68,7 +69,9 @@ def decode_json(data: bytes, *, peer: str) -> Decoded:
     """Decode an OTLP/JSON ExportTraceServiceRequest that came from this address.
 
     Names may be written in camelCase or as in the .proto, 64-bit integers as text or number, enums as number or name;
-    null counts as absent, and unknown names are ignored. Raises InvalidData, which says what is wrong and where.
+    null counts as absent, and unknown names are ignored. A body without content is an empty request, as it is in
+    protobuf. An id is an even number of hex digits; one of a wrong length costs what it costs in protobuf: an ordinary
+    span, or nothing. Raises InvalidData, which says what is wrong and where.
     """
     request = _parse(data)
     try:
@@ -91,6 +94,8 @@ def encode_json(request: bytes) -> bytes:
 
 
 def _parse(data: bytes) -> Json:
+    if not data.strip(_BLANK):
+        return {}
     try:
         return json.loads(data.decode(), parse_float=Decimal)
     except UnicodeDecodeError as exc:

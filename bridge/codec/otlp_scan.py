@@ -19,6 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from bridge.codec import otlp_view_pb2 as view
 from bridge.codec.espan import U64, Value, own_time, read_espan
 from bridge.codec.rows import ROW, read_texts
+from bridge.codec.wire import fields
 from bridge.errors import InvalidData
 from bridge.spans import Context, Kind, convention
 
@@ -34,6 +35,11 @@ MAX_REFUSALS: Final = 3
 _MAX_CACHED_BYTES: Final = 16384
 _MIN_SPAN_BYTES: Final = 13
 """No span that is taken is shorter, with its tag and length: `req_seq` without a value."""
+
+# Tags of Span: field number << 3 | 2. In a link ids have those that they have in a span.
+_TRACE_ID, _SPAN_ID, _PARENT_ID, _LINK = 0x0A, 0x12, 0x22, 0x6A
+_IDS: Final = {_TRACE_ID: ("trace_id", 16), _SPAN_ID: ("span_id", 8), _PARENT_ID: ("parent_span_id", 8)}
+_LINK_IDS: Final = {tag: _IDS[tag] for tag in (_TRACE_ID, _SPAN_ID)}
 
 _Around = TypeVar("_Around", view.ResourceSpans, view.ScopeSpans)
 
@@ -184,7 +190,7 @@ def read_row(data: bytes) -> tuple[int, ...] | None:
     attributes = {pair.key: pair.value for pair in span.attributes}
     if not convention.MARKERS.isdisjoint(attributes):
         row |= read_espan(_values(attributes, convention.KEY_OF_BIT), start, end)
-    elif trace_id and span_id:
+    elif not _why_refused(data):
         row |= {"kind": Kind.ORDINARY, "start_ns": own_time(start), "end_ns": own_time(end)}
     else:
         return None
@@ -221,13 +227,34 @@ def _resource_texts(resource_spans: bytes) -> tuple[str, str]:
 
 
 def _why_refused(data: bytes) -> str:
-    span = view.Span.FromString(data)
-    for name, sent, length in (("trace_id", span.trace_id, 16), ("span_id", span.span_id, 8)):
-        if len(sent) != length:
-            return f"{name} has {len(sent)} bytes, want {length}"
-        if not any(sent):
+    """What is wrong with the ids of an ordinary span; empty if nothing is.
+
+    Every id that is written counts, also where a later one overrides it: a Collector refuses the whole request for it.
+    """
+    last = dict.fromkeys(_IDS, b"")
+    links = 0
+    for tag, _, value in fields(data):
+        if tag in _IDS:
+            last[tag] = value
+            if why := _ill_sized(tag, value):
+                return why
+        elif tag == _LINK:
+            for inner, _, sent in fields(value):
+                if inner in _LINK_IDS and (why := _ill_sized(inner, sent)):
+                    return f"links[{links}].{why}"
+            links += 1
+    for tag in (_TRACE_ID, _SPAN_ID):
+        name, length = _IDS[tag]
+        if not last[tag]:
+            return f"{name} has 0 bytes, want {length}"
+        if not any(last[tag]):
             return f"{name} is all zero"
-    raise AssertionError("a span with valid ids is not refused")
+    return ""
+
+
+def _ill_sized(tag: int, sent: bytes) -> str:
+    name, length = _IDS[tag]
+    return f"{name} has {len(sent)} bytes, want {length}" if len(sent) not in (0, length) else ""
 
 
 def what_is_wrong(data: bytes) -> str:

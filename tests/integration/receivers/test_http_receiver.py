@@ -32,9 +32,13 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from bridge.codec.otlp_json import decode_json, encode_json
+from bridge.codec.otlp_protobuf import decode_request
 from bridge.errors import ConfigError, InvalidData, StoreUnavailable, Throttled
 from bridge.receivers.compression import zstd
 from bridge.receivers.otlp import HttpReceiver
+from tests.support.espans import ORDINARY_IDS, span_of
+from tests.support.espans import request_of as request_with
 
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
@@ -152,6 +156,28 @@ async def test_empty_request_is_success(start: Any, consumer: Any, request_of: R
     assert (await client.post(b"", Content_Encoding=encoding)).code == 200
     assert (await client.post(json_of(), JSON)).code == 200
     assert not consumer.entered.is_set()
+
+
+@pytest.mark.parametrize("body", [b"", b" \r\n"])
+async def test_body_without_content_is_an_empty_request_in_json_too(start: Any, consumer: Any, body: bytes) -> None:
+    """With the bridge's own decoder: success without a commit."""
+    _, client = await start(decode_json=decode_json)
+    answer = await client.post(body, JSON)
+    assert (answer.code, answer.body) == (200, b"{}")
+    assert not consumer.entered.is_set()
+
+
+async def test_ordinary_span_with_an_id_of_a_wrong_length_costs_only_itself(start: Any, consumer: Any) -> None:
+    """Of two spans one is taken, and the answer names the other's field, in both encodings."""
+    _, client = await start(decode=decode_request, decode_json=decode_json)
+    body = request_with(span_of(**ORDINARY_IDS), span_of(**ORDINARY_IDS, parent_span_id=b"abc"))
+    answer = ExportTraceServiceResponse.FromString((await client.post(body)).body).partial_success
+    assert answer.rejected_spans == 1
+    assert answer.error_message.endswith("spans[1]: parent_span_id has 3 bytes, want 8")
+    told = json.loads((await client.post(encode_json(body), JSON)).body)["partialSuccess"]
+    assert told["rejectedSpans"] == "1"
+    assert told["errorMessage"].endswith("spans[1]: parent_span_id has 3 bytes, want 8")
+    assert consumer.spans == 2
 
 
 @pytest.mark.parametrize(

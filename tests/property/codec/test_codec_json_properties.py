@@ -41,14 +41,14 @@ spans = st.builds(
     Span,
     trace_id=st.binary(min_size=16, max_size=16),
     span_id=st.binary(min_size=8, max_size=8),
-    parent_span_id=st.just(b"") | st.binary(min_size=8, max_size=8),
+    parent_span_id=st.just(b"") | st.binary(min_size=8, max_size=8) | st.just(b"odd"),
     trace_state=text,
     name=text,
     kind=st.integers(-1, 9),
     flags=u32,
     start_time_unix_nano=u64,
     end_time_unix_nano=u64,
-    attributes=attributes.map(lambda some: [*pairs(REQUIRED), *some]),
+    attributes=st.tuples(st.sampled_from([REQUIRED, REQUIRED, {}]), attributes).map(lambda a: [*pairs(a[0]), *a[1]]),
     dropped_attributes_count=u32,
     events=st.lists(st.builds(Span.Event, time_unix_nano=u64, name=text, attributes=attributes), max_size=2),
     links=st.lists(st.builds(Span.Link, trace_id=st.binary(max_size=16), span_id=st.binary(max_size=8)), max_size=2),
@@ -89,9 +89,13 @@ likely = st.recursive(
 @settings(max_examples=150, deadline=None)
 @given(requests)
 def test_json_carries_what_protobuf_holds(request: ExportTraceServiceRequest) -> None:
-    """Read from JSON, a request is the batch it is in protobuf: columns, bytes, contexts."""
+    """Read from JSON, a request is the batch it is in protobuf: columns, bytes, contexts; and so are rejections."""
     body = request.SerializeToString(deterministic=True)
-    sent, read = decode_request(body, peer="peer").batch, decode_json(encode_json(body), peer="peer").batch
+    from_protobuf, from_json = decode_request(body, peer="peer"), decode_json(encode_json(body), peer="peer")
+    sent, read = from_protobuf.batch, from_json.batch
+    assert from_json.rejected == from_protobuf.rejected
+    told = from_protobuf.rejection.replace("resource_spans[", "resourceSpans[").replace("scope_spans[", "scopeSpans[")
+    assert from_json.rejection == told
     assert read.payload.data == sent.payload.data
     assert read.payload.contexts == sent.payload.contexts
     for name, column in sent.columns.items():
@@ -141,7 +145,7 @@ def test_any_bytes_are_read_or_invalid(body: bytes) -> None:
         decode_json(body, peer="peer")
     except InvalidData:
         return
-    assert isinstance(json.loads(body), dict)
+    assert not body.strip() or isinstance(json.loads(body), dict)
 
 
 @settings(max_examples=100, deadline=None)

@@ -41,7 +41,9 @@ def refusal_of(body: bytes) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("body", [b"{}", b' {"resourceSpans": []}\n', b'{"resourceSpans": null}', b'{"other": [1]}'])
+@pytest.mark.parametrize(
+    "body", [b"{}", b' {"resourceSpans": []}\n', b'{"resourceSpans": null}', b'{"other": [1]}', b"", b" \r\n\t"]
+)
 def test_request_without_spans_is_read(body: bytes) -> None:
     """An empty object is an empty request."""
     assert len(decode_json(body, peer="peer").batch) == 0
@@ -69,7 +71,16 @@ def test_id_that_is_no_hex_is_refused(key: str, bad: Any) -> None:
     assert said.startswith(f"resourceSpans[0].scopeSpans[0].spans[1].{key}: want pairs of hex digits, got ")
 
 
-@pytest.mark.parametrize("ids", [{"spanId": "01"}, {"traceId": "", "spanId": "00" * 8}])
+@pytest.mark.parametrize(
+    "ids",
+    [
+        {"spanId": "01"},
+        {"traceId": "", "spanId": "00" * 8},
+        {"parentSpanId": "010203"},
+        {"links": [{"traceId": "01"}]},
+        {"links": [{"spanId": "00" * 16}]},
+    ],
+)
 def test_ordinary_span_with_invalid_ids_is_refused_alone(ids: dict[str, str]) -> None:
     """As with protobuf; the place is told in JSON's names."""
     decoded = decode_json(body_of(IDS, {**IDS, **ids}), peer="peer")
@@ -239,7 +250,7 @@ def test_error_says_what_is_wrong_and_where(span: dict[str, Any], where: str, wh
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (b"", "request: no JSON: "),
+        (b"\v", "request: no JSON: "),
         (b"{", "request: no JSON: "),
         (b"{} {}", "request: no JSON: "),
         (b"[]", "request: want an object, got an array"),

@@ -135,6 +135,35 @@ def test_links_are_appended_to_the_span_they_name() -> None:
     assert (second.trace_id.hex(), second.span_id.hex()) == ("0" * 15 + "3" + "0" * 15 + "4", "0" * 15 + "8")
 
 
+@pytest.mark.parametrize(
+    ("link", "stays"),
+    [
+        (Span.Link(), True),
+        (Span.Link(trace_id=bytes(16), span_id=bytes(8)), True),
+        (Span.Link(trace_id=b"t" * 16), True),
+        (Span.Link(trace_id=b"t"), False),
+        (Span.Link(trace_id=b"t" * 8, span_id=b"s" * 8), False),
+        (Span.Link(trace_id=b"t" * 16, span_id=b"s" * 16), False),
+        (Span.Link(span_id=b"s" * 300), False),
+    ],
+    ids=str,
+)
+def test_links_with_ids_of_a_wrong_length_are_cut(link: Span.Link, stays: bool) -> None:
+    """A Collector would refuse the whole request for them; what stands around them stays."""
+    valid = Span.Link(trace_id=b"t" * 16, span_id=b"s" * 8)
+    sent = Span(name="GET /", links=[valid, link, valid], dropped_links_count=3)
+    span = only_span(linked_of(block_of([sent.SerializeToString()])))
+    assert list(span.links) == ([valid, link, valid] if stays else [valid, valid])
+    assert (span.name, span.dropped_links_count) == ("GET /", 3)
+
+
+def test_ids_in_a_link_that_later_ones_override_count_too() -> None:
+    """A strict backend looks at each of them."""
+    valid = Span.Link(trace_id=b"t" * 16, span_id=b"s" * 8).SerializeToString()
+    link = b"\x0a\x01t" + valid
+    assert not only_span(linked_of(block_of([bytes((0x6A, len(link))) + link]))).links
+
+
 def test_links_need_not_be_sorted() -> None:
     """Links find their span in whatever order they are listed."""
     links = SpanLinks.from_columns(3, row=[2, 0, 2], trace_lo=[1, 2, 3], span_id=[1, 2, 3])
@@ -254,6 +283,7 @@ def test_rows_that_are_not_to_be_exported_are_refused(outcome: int) -> None:
         b"\x4a\x01\x0a",
         b"\x4a\x03\x0a\x05a",
         b"\x4a\x02\x09\x00",
+        b"\x6a\x03\x0a\x05a",
     ],
 )
 def test_bytes_that_are_no_message_are_refused(bad: bytes) -> None:
