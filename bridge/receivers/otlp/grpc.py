@@ -33,6 +33,8 @@ _DETAILS_KEY = "grpc-status-details-bin"
 _CALLS_PER_CONNECTION = 100
 # How long a client may take to receive the answer to a call that was cancelled because the receiver stops.
 _ANSWER_S = 1.0
+# How long health watchers may take to be told; without any a stop does not wait.
+_WATCHERS_S = 0.2
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 _Export = Callable[[bytes, Context], Awaitable[bytes]]
@@ -112,12 +114,12 @@ class GrpcReceiver:
         admission = self._intake.admission
         async with anyio.create_task_group() as stopping:
             # closes the listeners at once and waits; what never ends by itself (health watchers) is aborted after
-            # the calls in flight were answered, without waiting any longer
+            # the calls in flight were answered, and watchers had a moment to hear of the stop
             stopping.start_soon(server.stop, self._drain_s + _ANSWER_S)
             await admission.drain(self._drain_s)
             with anyio.move_on_after(_ANSWER_S):
                 await admission.wait_idle()
-            await server.stop(None)
+            await server.stop(_WATCHERS_S)
         await admission.wait_idle()
 
     async def _export(self, data: bytes, context: Context) -> bytes:
