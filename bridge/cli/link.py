@@ -1,10 +1,12 @@
 """`espan-bridge link`: link recorded eSpans offline, as one window, through the same linker."""
 
+import gzip
+import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import click
 import numpy as np
@@ -19,6 +21,7 @@ from bridge.spans import LinkedSpans, Method, Outcome, PayloadBlock, SpanColumns
 MAX_SPANS = 2048
 MAX_BYTES = 4 << 20
 PROGRESS_BYTES = 16 << 20
+GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,12 +46,12 @@ def link_command(inputs: tuple[Path, ...], output: Path, use_app_trace_id: bool,
     """Link recorded eSpans offline, all of INPUT... as one window, and write the linked spans to a file.
 
     An INPUT is a file of OTLP/JSON lines (as the Collector's file exporter writes them), a file that holds one binary
-    ExportTraceServiceRequest, or - for standard input. The linker is the one the service runs.
+    ExportTraceServiceRequest, or - for standard input; either may be gzipped. The linker is the one the service runs.
 
     \b
     Examples:
       espan-bridge link spans.otlp.jsonl --output linked.otlp.jsonl
-      zcat spans.otlp.jsonl.gz | espan-bridge link - --output - --no-use-app-trace-id
+      espan-bridge link spans.otlp.jsonl.gz --output - --no-use-app-trace-id
     """
     window = read_window(inputs)
     options = LinkOptions(use_app_trace_id=use_app_trace_id, sampling_rate=sampling_rate)
@@ -78,9 +81,11 @@ def read_window(inputs: Sequence[Path]) -> Window:
 
 
 def decode_file(path: Path) -> Iterator[tuple[str, Decoded, int]]:
-    """Yield (where, decoded request, bytes read) for each request of a file."""
+    """Yield (where, decoded request, bytes read) for each request of a file, which may be gzipped."""
     try:
-        with click.open_file(str(path), "rb") as data:
+        with click.open_file(str(path), "rb") as file:
+            plain = io.BufferedReader(file)  # type: ignore[type-var]  # click types it as IO[Any]
+            data = cast("IO[bytes]", gzip.GzipFile(fileobj=plain) if plain.peek(2)[:2] == GZIP else plain)
             first = data.readline()
             if first.lstrip()[:1] == b"{":
                 yield from decode_lines(path, first, data)
@@ -89,8 +94,8 @@ def decode_file(path: Path) -> Iterator[tuple[str, Decoded, int]]:
                 yield str(path), decode_request(body, peer=str(path)), len(body)
     except InvalidData as exc:
         raise click.ClickException(f"{path}: {exc}") from exc
-    except OSError as exc:
-        raise click.ClickException(f"{path}: {exc.strerror}") from exc
+    except (OSError, EOFError) as exc:
+        raise click.ClickException(f"{path}: {getattr(exc, 'strerror', None) or exc}") from exc
 
 
 def decode_lines(path: Path, first: bytes, rest: IO[bytes]) -> Iterator[tuple[str, Decoded, int]]:

@@ -77,7 +77,10 @@ class SpanStore(Protocol):
         ...
 
     async def register(self, exporters: Sequence[str]) -> dict[str, int]:
-        """Cursor of each exporter, created at the newest tick where it is new; cursors of others are forgotten."""
+        """Cursor of each exporter, created at the newest tick where it is new.
+
+        Cursors of others are forgotten: what those had not delivered is given up, which is logged and counted.
+        """
         ...
 
     async def advance(self, exporter: str, tick: int) -> None:

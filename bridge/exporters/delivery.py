@@ -74,6 +74,9 @@ class Delivery:
         self._retry = retry or RetryPolicy()
         self._slots = anyio.Semaphore(in_flight)
         self._labels = {"exporter": exporter.name}
+        # a counter that appears with its first event hides that event from whoever watches for an increase
+        instruments.sent_spans.add(0, self._labels)
+        instruments.failed_spans.add(0, {**self._labels, "reason": "refused"})
         self._outbox = Outbox(store)
         self._news = anyio.Event()
         self._settled = anyio.Event()

@@ -179,8 +179,8 @@ class Bridge:
         return {d.exporter.name: self._drain.last_tick - d.cursor for d in self._deliveries}
 
     def _not_ready(self) -> str:
-        if self._drain.stuck:
-            return f"the store cannot commit: {self._drain.stuck}"
+        if reason := self._drain.stuck or self._store.unavailable:
+            return f"the store cannot commit: {reason}"
         return "" if self.receiving else "receivers are not open"
 
 

@@ -66,6 +66,9 @@ class Intake:
         self._consumer = consumer
         self._instruments = instruments
         self._threads = anyio.CapacityLimiter(_DECODING_THREADS)
+        # a counter that appears with its first event hides that event from whoever watches for an increase
+        instruments.accepted_spans.add(0, self._attributes)
+        instruments.refused_spans.add(0, {**self._attributes, "reason": "invalid"})
 
     async def run(self, function: Callable[[], T], size: int) -> T:
         """The function's value; worked out in a thread when it has more than INLINE_BYTES to read."""

@@ -6,13 +6,21 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, bindparam, delete, insert, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
-from bridge.spans import SCHEMA_VERSION, Departure, SpanBatch
+from bridge.spans import SCHEMA_VERSION, Departure, Outcome, SpanBatch
 from bridge.store import tables
 from bridge.store.cache import PayloadCache
 from bridge.store.ledger import Due, Ledger
-from bridge.store.rows import DECISIONS_VERSION, pack_columns, pack_counts, pack_departure, pack_payload
+from bridge.store.packing import Damaged
+from bridge.store.rows import (
+    DECISIONS_VERSION,
+    pack_columns,
+    pack_counts,
+    pack_departure,
+    pack_payload,
+    unpack_departure,
+)
 
 Row = dict[str, Any]
 
@@ -122,11 +130,16 @@ class Register:
 
     exporters: Sequence[str]
     cursors: Mapping[str, int] = field(default_factory=dict)
+    given_up: dict[str, int] = field(default_factory=dict)
+    """Exporters that are gone, with how many spans they had not delivered; those that had delivered all left out."""
+    _gone: Mapping[str, int] = field(default_factory=dict)
 
     def prepare(self, ledger: Ledger) -> None:
         self.cursors = {name: ledger.cursors.get(name, ledger.last_tick) for name in self.exporters}
+        self._gone = {name: tick for name, tick in ledger.cursors.items() if name not in self.cursors}
 
     def execute(self, connection: Connection) -> None:
+        self.given_up = {name: n for name, tick in self._gone.items() if (n := _exported_after(connection, tick))}
         connection.execute(delete(tables.cursors))
         if self.cursors:
             rows = [{"exporter": name, "tick": tick} for name, tick in self.cursors.items()]
@@ -134,6 +147,19 @@ class Register:
 
     def note(self, ledger: Ledger) -> list[int]:
         return ledger.moved(self.cursors)
+
+
+def _exported_after(connection: Connection, tick: int) -> int:
+    """How many spans ticks after this one hold for exporters; damaged ticks hold none."""
+    query = select(tables.ticks.c.version, tables.ticks.c.departure).where(tables.ticks.c.number > tick)
+    spans = 0
+    for row in connection.execute(query):
+        try:
+            outcome = unpack_departure(row.departure, row.version).decisions.outcome
+        except Damaged:
+            continue
+        spans += int(np.count_nonzero((outcome == Outcome.EXPORT) | (outcome == Outcome.PASS)))
+    return spans
 
 
 @dataclass(slots=True)

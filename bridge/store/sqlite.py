@@ -1,5 +1,6 @@
 """The store on SQLite: what the parts of this package do together."""
 
+import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -22,6 +23,8 @@ from bridge.store.restart import BatchReader, read_ledger
 from bridge.store.tick_reader import TickReader
 from bridge.store.writer import Writer
 from bridge.telemetry import Instruments
+
+logger = logging.getLogger(__name__)
 
 Op = TypeVar("Op", bound=Operation)
 
@@ -53,6 +56,8 @@ class SqliteStore(SpanStore):
         self._ticks = TickReader(self._database, self._cache)
         self._writing = anyio.CapacityLimiter(1)  # of its own: a commit never waits for other work in threads
         self._writer: Writer[Operation] = Writer(self._perform, queue_bytes)
+        self.unavailable = ""
+        """Why the last commit failed, "" when it did not."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -113,8 +118,15 @@ class SqliteStore(SpanStore):
         return self._ledger.next_tick(after)
 
     async def register(self, exporters: Sequence[str]) -> dict[str, int]:
-        """See `SpanStore.register`."""
-        return dict((await self._commit(Register(tuple(exporters)))).cursors)
+        """See `SpanStore.register`. What exporters that are gone had not delivered is counted as failed, and logged."""
+        registered = await self._commit(Register(tuple(exporters)))
+        for name, spans in registered.given_up.items():
+            self._instruments.failed_spans.add(spans, {"exporter": name, "reason": "exporter_removed"})
+            logger.error(
+                "an exporter is gone from the settings; what it had not delivered is given up",
+                extra={"exporter": name, "spans": spans},
+            )
+        return dict(registered.cursors)
 
     async def advance(self, exporter: str, tick: int) -> None:
         """See `SpanStore.advance`."""
@@ -145,7 +157,16 @@ class SqliteStore(SpanStore):
 
     async def _perform(self, operation: Operation) -> None:
         """One transaction. The ledger hears of it once it is committed, and never of one that failed."""
-        await to_thread.run_sync(self._write, operation, limiter=self._writing)
+        try:
+            await to_thread.run_sync(self._write, operation, limiter=self._writing)
+        except StoreUnavailable as exc:
+            if not self.unavailable:
+                logger.error("nothing can be committed; senders are told to try again", extra={"reason": str(exc)})  # noqa: TRY400 -- an expected state, not a bug: no traceback
+            self.unavailable = str(exc)
+            raise
+        if self.unavailable:
+            logger.warning("commits work again")
+            self.unavailable = ""
         for number in operation.note(self._ledger):
             self._cache.drop(number)
         self._ticks.passed(self._ledger.passed_tick)

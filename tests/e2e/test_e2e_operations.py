@@ -3,12 +3,14 @@
 import resource
 import signal
 import socket
+import sqlite3
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 import aiohttp
 import anyio
+import grpc
 import psutil
 import pytest
 
@@ -176,3 +178,52 @@ async def test_a_bridge_asks_for_as_many_descriptors_as_it_may_have(tmp_path: Pa
     async with running(Setup(tmp_path).export_to_file(tmp_path / "out.jsonl")) as bridge:
         soft, hard = resource.prlimit(bridge.pid, resource.RLIMIT_NOFILE)
         assert soft == hard
+
+
+async def test_not_ready_while_the_store_cannot_commit(tmp_path: Path) -> None:
+    """Also when no span waits: senders are told to try again, the log says why once, and readiness comes back."""
+    requests, _ = simulated(0, 3, time.time_ns())
+    setup = Setup(tmp_path).export_to_file(tmp_path / "out.jsonl")
+    async with running(setup) as bridge, aiohttp.ClientSession() as session:
+        ready = f"http://{bridge.address('web')}/readyz"
+        other = sqlite3.connect(setup.folder / "store" / "espan.db", isolation_level=None)
+        with closing(other):
+            other.execute("BEGIN IMMEDIATE")
+            async with stock_stub(bridge.address("otlp_grpc")) as stub:
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await stub.Export(requests[0])
+            assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+            async with session.get(ready) as answer:
+                assert answer.status == 503
+                assert "locked" in await answer.text()
+        async with stock_stub(bridge.address("otlp_grpc")) as stub:
+            await stub.Export(requests[0])
+        async with session.get(ready) as answer:
+            assert answer.status == 200
+        assert bridge.messages().count("nothing can be committed; senders are told to try again") == 1
+        assert await bridge.stop() == 0
+
+
+async def test_what_a_removed_exporter_had_not_delivered_is_told(tmp_path: Path) -> None:
+    """By name, with the number of spans, in the log and in the counter of spans that are lost."""
+    requests, truth = simulated(0, 4, time.time_ns())
+    setup = Setup(tmp_path).export_to_file(tmp_path / "out.jsonl")
+    alone = setup.exporters
+    async with running_sink(always="unavailable") as down:
+        setup.export_to("down", "otlp_grpc", down.grpc_port)
+        async with running(setup) as bridge:
+            async with stock_stub(bridge.address("otlp_grpc")) as stub:
+                for request in requests:
+                    await stub.Export(request)
+            while not down.totals().requests:  # noqa: ASYNC110 -- of another process's doing
+                await anyio.sleep(0.02)
+            await bridge.kill()
+    setup.exporters = alone
+    async with running(setup) as bridge, aiohttp.ClientSession() as session:
+        told = next(event for event in bridge.log if event["message"].startswith("an exporter is gone"))
+        assert (told["exporter"], told["level"]) == ("down", "error")
+        assert 0 < told["spans"] <= len(truth)
+        async with session.get(f"http://{bridge.address('web')}/metrics") as answer:
+            lost = f'{{exporter="down",reason="exporter_removed"}} {told["spans"]:.1f}'
+            assert f"exporter_send_failed_spans_total{lost}" in await answer.text()
+        assert await bridge.stop() == 0

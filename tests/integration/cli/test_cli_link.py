@@ -1,5 +1,6 @@
 """`espan-bridge link`: inputs of every form, errors that name the place, and what it says at the end."""
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,20 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     result = call(str(tmp_path / "none"), "--output", "-")
     assert result.exit_code == 1
     assert f"{tmp_path / 'none'}: No such file or directory" in result.stderr
+
+
+@pytest.mark.parametrize("content", [gzip.compress(LINES), gzip.compress(merged())])
+def test_gzipped_files_are_read(tmp_path: Path, content: bytes) -> None:
+    """OTLP/JSON lines and a binary request."""
+    (tmp_path / "spans.gz").write_bytes(content)
+    result = call(str(tmp_path / "spans.gz"), "--output", "-")
+    assert result.exit_code == 0
+    assert_whole(result.stdout)
+
+
+def test_a_gzipped_file_that_is_cut_off_is_named(tmp_path: Path) -> None:
+    """Not a traceback."""
+    (tmp_path / "spans.gz").write_bytes(gzip.compress(LINES)[:500])
+    result = call(str(tmp_path / "spans.gz"), "--output", "-")
+    assert result.exit_code == 1
+    assert "spans.gz: " in result.stderr

@@ -162,7 +162,7 @@ class Meter:
         self._provider.shutdown()
 
     def read(self, name: str) -> dict[tuple[str, ...], int]:
-        """Sum of each set of attribute values, in the order of the attributes' names."""
+        """Sum of each set of attribute values that is not 0, in the order of the attributes' names."""
         data = self._reader.get_metrics_data()
         if data is None:
             return {}
@@ -173,6 +173,7 @@ class Meter:
             for metric in scope.metrics
             if metric.name == name
             for point in metric.data.data_points
+            if point.value
         }
 
 

@@ -51,10 +51,12 @@ async def test_locked_file_is_unavailable_and_then_works(
                 with pytest.raises(StoreUnavailable, match="locked") as info:
                     await write
                 assert info.value.retry_after_s is not None
+                assert "locked" in store.unavailable
             assert [stored.number async for stored in store.recover()] == [first]
             assert await store.next_tick(0) == await store.last_tick() == tick
             await store.read_tick(tick)
         assert await store.register(["a", "b"]) == {"a": 0, "b": tick}
+        assert store.unavailable == ""
         assert await store.append(random_batch(2, 3), 2) == first + 1
         await store.advance("a", tick)
         assert await store.forget(1 << 60) == 1
