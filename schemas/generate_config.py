@@ -49,7 +49,9 @@ ELinker as they are, and so does the environment of its Kubernetes manifest with
 - Of a `datakit.conf` are read: `[dataway]` (`urls`, `timeout_v2`, `retry_delay`, `max_raw_body_size`,
   `content_encoding`, `gzip`, `http_proxy`, `insecure_skip_verify`, `enable_sinker`), `[global_host_tags]`, and `listen`
   of `[http_api]`. The rest is ignored; one warning names it.
-- Each address makes an exporter of its own, named `dataway-` and the host: what is undelivered is kept under it.
+- Each address makes an exporter of its own, named `dataway-HOST-` and six digits of a hash of host and token, in
+  whatever order they stand: what is undelivered is kept under it. A new token is a new exporter; what waits under the
+  old one is given up. The same host and token twice is an error.
 - Either file, `{DATAWAY}` and `{HTTP_LISTEN}` switch on `[receivers.datakit]`.
 - A file that has tables of the bridge's own is held to them: unknown keys are errors there, as ever.
 """

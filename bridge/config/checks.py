@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bridge.config.catalogue import dotted
-from bridge.config.datakit import DATAWAY
+from bridge.config.datakit import DATAWAY, destination
 from bridge.config.environment import OTEL
 from bridge.config.exporters import (
     NETWORK_EXPORTERS,
@@ -21,12 +21,16 @@ from bridge.config.exporters import (
     TlsSettings,
 )
 from bridge.config.fields import masked_url
-from bridge.config.problems import Path, Problem, named
+from bridge.config.problems import Path, Problem, named, shown
 from bridge.config.settings import Settings
 from bridge.config.units import format_duration
 
 WINDOW = ("inputs", "ebpftrace", "window")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+NOT_IN_GLOBAL_TAGS = re.compile(r"[\x00-\x1f\x7f-\x9f,=]")
+"""What neither a key nor a value can hold in KEY=VALUE,KEY=VALUE as a header."""
+NOT_UTF8 = re.compile(r"[\ud800-\udfff]")
+"""What Python makes of such bytes in a variable."""
 EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 -- looked for, not bound
 
 
@@ -64,6 +68,8 @@ def check(settings: Settings, variables: Mapping[Path, str]) -> Iterator[Problem
     yield from _ages(settings, variables)
     yield from _tls(settings, variables)
     yield from _files(settings)
+    yield from _workspaces(settings, variables)
+    yield from _global_tags(settings, variables)
 
 
 def _names(settings: Settings) -> Iterator[Problem]:
@@ -205,3 +211,37 @@ def _files(settings: Settings) -> Iterator[Problem]:
                 f' = "{same}": exporters.{one} writes this file already; choose another',
                 (("exporters", one, "path"), ("exporters", other, "path")),
             )
+
+
+def _dataways(settings: Settings) -> Iterator[tuple[str, DatawayExporterSettings]]:
+    for name, exporter in settings.exporters.items():
+        if isinstance(exporter, DatawayExporterSettings):
+            yield name, exporter
+
+
+def _workspaces(settings: Settings, variables: Mapping[Path, str]) -> Iterator[Problem]:
+    for (one, first), (other, second) in combinations(_dataways(settings), 2):
+        if destination(first.address) == destination(second.address):
+            paths = (("exporters", one, "url"), ("exporters", other, "url"))
+            yield Problem(
+                named(paths[1], variables),
+                f' = "{masked_url(second.address)}": {named(paths[0], variables)} has the same host and token, so that '
+                "everything would arrive there twice; remove one of them",
+                paths,
+            )
+
+
+def _global_tags(settings: Settings, variables: Mapping[Path, str]) -> Iterator[Problem]:
+    """Tags that points cannot hold, or the header X-Global-Tags that a Dataway's sinker reads."""
+    for name, exporter in _dataways(settings):
+        path = ("exporters", name, "global_tags")
+        for key, value in exporter.global_tags.items():
+            if NOT_UTF8.search(key + value):
+                yield Problem(named(path, variables), f": {shown(key)} = {shown(value)}: must be UTF-8", (path,))
+            elif exporter.sinker and NOT_IN_GLOBAL_TAGS.search(key + value):
+                yield Problem(
+                    named(path, variables),
+                    f": {shown(key)} = {shown(value)} cannot travel in the header X-Global-Tags, as tags do with "
+                    "sinker = true; take commas, equals signs, line breaks and control characters out of it",
+                    (path, ("exporters", name, "sinker")),
+                )

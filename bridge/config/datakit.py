@@ -7,7 +7,9 @@ datakit.conf, and DataKit's other variables, are ignored and named in one warnin
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any
+from urllib.parse import parse_qs
 
 from bridge.config.catalogue import keys_of
 from bridge.config.fields import MASK
@@ -24,6 +26,7 @@ DATAKIT_KEYS = frozenset({"dataway", "global_host_tags", "global_tags", "http_ap
 """Keys of a datakit.conf that are read."""
 LISTEN = ("receivers", "datakit")
 _HOST = re.compile(r"[^/?#]+")
+_OWN_PORTS = {"http": ":80", "https": ":443"}
 
 
 def _truth(text: str) -> bool:
@@ -203,10 +206,7 @@ class Datakit:
         named = [n for n, table in exporters.items() if isinstance(table, dict) and table.get("type") == "dataway"]
         without_url = [name for name in named if "url" not in exporters[name]]
         if self.urls and (from_file or not exporters):
-            origin = DATAWAY if by_variable else "dataway.urls"
-            for name, url in zip(_names(self.urls, exporters), self.urls, strict=True):
-                exporters[name] = {"type": "dataway"}
-                self._fill(name, exporters[name], {**self.values, **told, ("url",): (url, origin)})
+            self._add_exporters(exporters, {**self.values, **told}, DATAWAY if by_variable else "dataway.urls")
         elif self.urls and without_url and len(self.urls) == 1:
             for name in without_url:
                 self._fill(name, exporters[name], {("url",): (self.urls[0], DATAWAY)})
@@ -218,6 +218,21 @@ class Datakit:
             self.warnings.append(f"{DATAWAY} is not used: the file names exporters, and none lacks a Dataway's url")
         for name in named:
             self._fill(name, exporters[name], told)
+
+    def _add_exporters(self, exporters: dict[str, Any], values: Mapping[Path, tuple[Any, str]], origin: str) -> None:
+        """One for each address."""
+        places: dict[tuple[str, str], int] = {}
+        for place, url in enumerate(self.urls, 1):
+            name, first = _name(url), places.setdefault(destination(url), place)
+            if first != place:
+                text = f": its addresses {first} and {place} have the same host and token; remove one of them"
+                self.problems.append(Problem(origin, text))
+            elif name in exporters:
+                text = f": its address {place} makes an exporter of this name, which a file has too; rename that"
+                self.problems.append(Problem(f"{origin}, exporters.{name}", text))
+            else:
+                exporters[name] = {"type": "dataway"}
+                self._fill(name, exporters[name], {**values, ("url",): (url, origin)})
 
     def _fill(self, name: str, table: dict[str, Any], values: Mapping[Path, tuple[Any, str]]) -> None:
         """Put in what the table leaves out."""
@@ -260,16 +275,24 @@ class Datakit:
             self.warnings.append(f"variables of DataKit that mean nothing here are ignored: {', '.join(others)}")
 
 
-def _names(urls: Sequence[str], taken: Mapping[str, Any]) -> list[str]:
-    """A name for each URL that stays while its host does, since what is undelivered is kept under it."""
-    names: list[str] = []
-    for url in urls:
-        host = _HOST.match(url.partition("://")[2].rpartition("@")[2])
-        words = re.findall(r"[A-Za-z0-9]+", host[0] if host else "")
-        base = "-".join(["dataway", *words])[:60]
-        name, number = base, 1
-        while name in names or name in taken:
-            number += 1
-            name = f"{base}-{number}"
-        names.append(name)
-    return names
+def destination(url: str) -> tuple[str, str]:
+    """Host with port, and token, of a Dataway's URL: equal where the same workspace is reached in the same place.
+
+    Any text has them, empty where they are missing: whether it is a URL is checked elsewhere.
+    """
+    scheme, _, rest = url.partition("://")
+    found = _HOST.match(rest)
+    host = found[0].rpartition("@")[2].lower() if found else ""
+    token = parse_qs(rest.partition("#")[0].partition("?")[2]).get("token", [""])[0]
+    return host.removesuffix(_OWN_PORTS.get(scheme.lower(), "")), token
+
+
+def _name(url: str) -> str:
+    """A name that stays while host and token do, whatever stands beside them: what is undelivered is kept under it.
+
+    It ends in 24 bits of a hash, from which nobody learns the token.
+    """
+    host, token = destination(url)
+    words = "-".join(["dataway", *re.findall(r"[a-z0-9]+", host)])[:57]
+    digest = blake2b(f"{host}\n{token}".encode(errors="surrogateescape"), digest_size=3)
+    return f"{words}-{digest.hexdigest()}"

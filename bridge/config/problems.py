@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
@@ -28,6 +29,8 @@ from bridge.config.units import Unreadable
 
 Path = tuple[str, ...]
 MAX_SHOWN = 100
+UNPRINTABLE = re.compile(r"[\x7f-\x9f\ud800-\udfff]")
+"""What JSON leaves as it is: control characters, and bytes of a variable that are no UTF-8."""
 LIKE = 0.6
 """How like two words are, from 0 to 1, when one is suggested for the other."""
 YES, NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -93,7 +96,7 @@ def shown(value: Any, field: FieldInfo | None = None) -> str:
         value = masked_url(value)
     if isinstance(value, bool | int | float):
         return json.dumps(value).replace("NaN", "nan").replace("Infinity", "inf")
-    text = json.dumps(str(value), ensure_ascii=False)
+    text = UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(str(value), ensure_ascii=False))
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 2] + '…"'
 
 

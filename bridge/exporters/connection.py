@@ -12,6 +12,8 @@ from bridge.errors import ConfigError
 USER_AGENT = f"espan-bridge/{__version__}"
 HEADER_NAME = re.compile(r"[0-9A-Za-z!#$%&'*+.^_`|~-]+")
 HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+HEADER_TEXT = re.compile(r"[^\x00-\x1f\x7f-\x9f]*")
+"""Text that travels as its UTF-8 bytes, for servers known to read them so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +48,12 @@ class ClientTls:
         return context
 
 
-def checked_headers(exporter: str, headers: Mapping[str, str]) -> dict[str, str]:
+def checked_headers(
+    exporter: str, headers: Mapping[str, str], *, allowed: re.Pattern[str] = HEADER_VALUE
+) -> dict[str, str]:
     """The headers with lower-case names. Raises ConfigError, without their values, for what HTTP does not allow."""
     for key, value in headers.items():
-        if not HEADER_NAME.fullmatch(key) or not HEADER_VALUE.fullmatch(value):
+        if not HEADER_NAME.fullmatch(key) or not allowed.fullmatch(value):
             raise ConfigError(f"exporter {exporter}: header {key!r} has a name or a value that HTTP does not allow")
     return {key.lower(): value for key, value in headers.items()}
 

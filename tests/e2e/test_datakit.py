@@ -162,7 +162,7 @@ async def test_agents_wait_instead_of_losing_spans(tmp_path: Path) -> None:
             assert await bridge.stop() == 0
     assert metrics['receiver_held_requests_total{receiver="datakit"}'] >= 1
     assert metrics['receiver_accepted_spans_total{receiver="datakit"}'] == sent.spans
-    assert not [name for name in metrics if name.startswith("receiver_refused")]
+    assert not [name for name, value in metrics.items() if name.startswith("receiver_refused") and value]
     assert dataway.totals().copies == 0
 
 

@@ -269,6 +269,8 @@ class Dataway:
     """Bodies taken, as they came."""
     headers: list[dict[str, str]] = field(default_factory=list)
     """Headers of every request."""
+    raw_headers: list[dict[bytes, bytes]] = field(default_factory=list)
+    """The same in bytes, as they came."""
     queries: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     """What was wrong with bodies that were answered 400."""
@@ -308,6 +310,7 @@ class Dataway:
         self._bytes += len(body)
         if not self.quick:
             self.headers.append({k.lower(): v for k, v in request.headers.items()})
+            self.raw_headers.append({k.lower(): v for k, v in request.raw_headers})
             self.queries.append(request.raw_path.partition("?")[2])
         try:
             return await self._answer(request, body, answer)

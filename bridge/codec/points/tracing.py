@@ -24,6 +24,7 @@ _SPAN_TIMES: Final = frozenset((convention.START, convention.DURATION))
 _UNNAMED: Final = "unnamed"
 _OURS: Final = frozenset(("", "message", SPAN_LINKS))
 """What no attribute of an eSpan may be for a key of its own."""
+_RESOURCE: Final = "resource"
 _CACHES: Final = frozenset(("redis", "memcached"))
 _SPAN_TYPES: Final[Mapping[int, str]] = {
     Span.SPAN_KIND_SERVER: "entry",
@@ -85,9 +86,14 @@ def _take_own(writer: PointWriter, attributes: Attributes) -> None:
         if fate is not _Fate.NONE and len(writer.values) >= limits.MAX_FIELDS - _FIELDS_BESIDE:
             continue
         if fate is not _Fate.MESSAGE and (
-            fate is _Fate.NONE or writer.add(name, scalar(value), is_tag=fate is _Fate.TAG)
+            fate is _Fate.NONE or writer.add(name, _own(name, scalar(value)), is_tag=fate is _Fate.TAG)
         ):
             del attributes[name]
+
+
+def _own(name: str, value: Scalar) -> Scalar:
+    """The value as it is, but `resource` as text: Guance takes it as a text field only."""
+    return as_text(value) if name == _RESOURCE and value is not None else value
 
 
 class _Fate(Enum):
@@ -127,7 +133,7 @@ def _identity(writer: PointWriter, span: Span, is_espan: bool) -> dict[str, str]
     identity = {
         "service": "unknown_service",
         "operation": span.name or _UNNAMED,
-        "resource": span.name or _UNNAMED,
+        _RESOURCE: span.name or _UNNAMED,
         "status": "error" if is_error else "ok",
         "span_kind": _SPAN_KINDS.get(span.kind, "unspecified"),
         "source": writer.measurement,

@@ -17,7 +17,7 @@ from yarl import URL
 from bridge.component import Body
 from bridge.errors import ConfigError
 from bridge.exporters.answers import first_bytes, retry_after_s, shown, url_secrets
-from bridge.exporters.connection import USER_AGENT, ClientTls, checked_headers
+from bridge.exporters.connection import HEADER_TEXT, USER_AGENT, ClientTls, checked_headers
 from bridge.exporters.failures import NotTaken, Refused
 from bridge.spans import LinkedSpans
 
@@ -38,7 +38,8 @@ CHECK_TIMEOUT_S = 10.0
 class DatawayExporter:
     """POSTs points to the Dataway of `url`, https://HOST?token=TOKEN. Redirects are not followed.
 
-    `global_tags` are set on points that lack them; with `sinker` they are sent as X-Global-Tags, too. `proxy`: URL of
+    `global_tags` are set on points that lack them; with `sinker` they are sent as X-Global-Tags, too,
+    in UTF-8 as DataKit does. `proxy`: URL of
     an HTTP proxy. With `verify` off any certificate is taken.
     """
 
@@ -70,7 +71,7 @@ class DatawayExporter:
             headers["content-encoding"] = "gzip"
         if sinker and self._global_tags:
             headers["x-global-tags"] = ",".join(f"{key}={self._global_tags[key]}" for key in sorted(self._global_tags))
-        self._headers = checked_headers(name, headers)
+        self._headers = checked_headers(name, headers, allowed=HEADER_TEXT)
         self._session: aiohttp.ClientSession | None = None
 
     def __repr__(self) -> str:

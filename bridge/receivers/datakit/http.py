@@ -21,6 +21,7 @@ from bridge.receivers.admission import Lease
 from bridge.receivers.compression import ENCODINGS, decompress
 from bridge.receivers.datakit.forwarding import Copy, Forwarder
 from bridge.receivers.datakit.holding import Holding
+from bridge.receivers.datakit.losses import Losses
 from bridge.receivers.http_server import (
     BODY_TIMEOUT_S,
     GROWTH,
@@ -120,6 +121,7 @@ class DatakitReceiver:
             body_timeout_s=body_timeout_s,
             idle_timeout_s=idle_timeout_s,
         )
+        self._losses = Losses()
         self._started_s = 0.0
         self._quiet_until = 0.0
 
@@ -142,6 +144,7 @@ class DatakitReceiver:
     async def running(self) -> AsyncIterator[None]:
         """Listen while the context is open; see `bridge.component.Receiver`."""
         async with AsyncExitStack() as stack:
+            stack.callback(self._losses.tell_rest)
             if self._forwarder:
                 await stack.enter_async_context(self._forwarder.running())
             await stack.enter_async_context(self._server.running())
@@ -201,6 +204,7 @@ class DatakitReceiver:
         finally:  # also where the bridge stops before they could be taken
             if reason:
                 self._intake.count_refused_spans(len(points.batch), reason)
+                self._losses.add_points(reason, len(points.batch))
         self._intake.count_accepted(len(points.batch), points.faulty)
 
     def _count_rejected(self, rejected: Mapping[str, int], error: str, peer: str) -> None:
@@ -213,6 +217,7 @@ class DatakitReceiver:
 
     def _refused(self, exc: Exception) -> web.Response:
         refusal = self._intake.refuse(exc)
+        self._losses.add_request(refusal.reason)
         code = exc.error_code if isinstance(exc, InvalidPoints) else _CODES.get(refusal.reason, "datakit.unavailable")
         headers = dict(_HINTS.get(refusal.reason, {}))
         if refusal.retry_after_s is not None:

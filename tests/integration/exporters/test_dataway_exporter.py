@@ -205,6 +205,18 @@ async def test_global_tags_travel_as_a_header_with_a_sinker() -> None:
     assert dataway.headers[0]["x-global-tags"] == "cluster=c,host=h"
 
 
+async def test_global_tags_travel_in_utf8() -> None:
+    """As Go's client sends them; control characters would end the header, and are a config error."""
+    async with running_dataway() as dataway:
+        exporter = exporter_to(dataway, sinker=True, global_tags={"项目": "é 商店"})
+        async with exporter.running():
+            await exporter.deliver(body_of(1))
+    assert dataway.raw_headers[0][b"x-global-tags"] == "项目=é 商店".encode()
+    for text in ("a\r\nx: y", "a\0", "a\x85"):
+        with pytest.raises(ConfigError):
+            exporter_to(dataway, sinker=True, global_tags={"project": text})
+
+
 async def test_an_http_proxy_is_gone_through() -> None:
     """It gets the request in full; the Dataway is reached by it alone."""
     async with proxy() as (address, asked):

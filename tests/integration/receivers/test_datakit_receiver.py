@@ -65,6 +65,13 @@ async def start(consumer: Any, meter: Any) -> AsyncIterator[Any]:
         yield started
 
 
+def lost(caplog: pytest.LogCaptureFixture) -> list[tuple[str, int, int]]:
+    """Reason, requests and points of each line that tells of a loss."""
+    records = [vars(record) for record in caplog.records if record.message.startswith("agents lost")]
+    assert all(record["levelno"] == logging.ERROR for record in records)
+    return [(record["reason"], record["requests"], record["points"]) for record in records]
+
+
 async def held(receiver: DatakitReceiver, requests: int = 1) -> None:
     """Return once so many requests are being held."""
     with anyio.fail_after(10):
@@ -288,6 +295,26 @@ async def test_what_is_held_too_long_is_refused_and_counted_as_lost(start, consu
     assert "receivers.datakit.hold = 0.1 s" in answer["message"]
     assert meter.read("receiver_refused_spans") == {("held_too_long", "datakit"): 2}
     assert consumer.batches == []
+
+
+async def test_what_is_lost_is_an_error_in_the_log_once_a_minute_per_reason(consumer, meter, caplog) -> None:
+    """The first at once; what was lost since the last line is told by the next, the rest at the end."""
+    options: dict[str, Any] = {"instruments": meter.instruments, "host": "127.0.0.1", "port": 0}
+    consumer.errors.extend([StoreUnavailable("disk full")] * 1000)
+    receiver = DatakitReceiver(consumer, hold_s=0.05, **options)
+    with caplog.at_level(logging.ERROR):
+        async with receiver.running(), aiohttp.ClientSession() as session:
+            client = Client(session, receiver.address)
+            for body in (body_of(GOOD, GOOD), body_of(GOOD), body_of(GOOD, GOOD, GOOD)):
+                assert (await client.post(body))[0] == 503
+            assert lost(caplog) == [("held_too_long", 1, 2)]
+        assert lost(caplog) == [("held_too_long", 1, 2), ("held_too_long", 2, 4)]
+        caplog.clear()
+        receiver = DatakitReceiver(consumer, max_held_requests=0, **options)
+        async with receiver.running(), aiohttp.ClientSession() as session:
+            assert (await Client(session, receiver.address).post(body_of(GOOD)))[0] == 503
+            assert (await Client(session, receiver.address).post(b"{", "application/json"))[0] == 400
+        assert lost(caplog) == [("too_many_held", 1, 1)]
 
 
 async def test_no_more_than_so_many_requests_are_held(start, consumer, meter) -> None:

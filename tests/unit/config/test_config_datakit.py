@@ -1,5 +1,7 @@
 """DataKit's own files and the environment of its manifests."""
 
+import json
+import os
 import socket
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from bridge.errors import ConfigError
 TOKEN = "tkn_0123456789abcdef0123456789abcdef"  # noqa: S105 -- that it is never shown is what is tested
 URL = f"https://openway.guance.com?token={TOKEN}"
 OTHER = f"http://10.0.0.9:9528?token={TOKEN}"
+NAME, OTHER_NAME = "dataway-openway-guance-com-101025", "dataway-10-0-0-9-9528-5410fb"
+"""The exporters of both: a name that changes leaves what is undelivered under the old one behind."""
 EBPFTRACE = """
 [[inputs.ebpftrace]]
   db_path = "./ebpf_spandb"
@@ -101,7 +105,7 @@ def test_a_datakit_conf_is_read_where_it_matters_and_its_rest_is_told_once(tmp_p
     found = load(files(tmp_path, DATAKIT, EBPFTRACE), {})
     datakit = found.settings.receivers.datakit
     assert (datakit.enabled, datakit.host, datakit.port) == (True, "0.0.0.0", 9530)  # noqa: S104
-    assert list(found.settings.exporters) == ["dataway-openway-guance-com", "dataway-10-0-0-9-9528"]
+    assert list(found.settings.exporters) == [NAME, OTHER_NAME]
     assert [dataway.address for dataway in dataways(found)] == [URL, OTHER]
     for dataway in dataways(found):
         assert (dataway.timeout_s, dataway.retry.initial_s, dataway.max_batch_bytes) == (15.0, 2.0, 2 << 20)
@@ -130,7 +134,7 @@ def test_the_manifests_environment_alone_is_enough() -> None:
         "ENV_PPROF_LISTEN, POD_NAME",
     )
     assert found.origins["receivers.datakit.port"] == "ENV_HTTP_LISTEN"
-    assert found.origins["exporters.dataway-openway-guance-com.url"] == "ENV_DATAWAY"
+    assert found.origins[f"exporters.{NAME}.url"] == "ENV_DATAWAY"
 
 
 def test_nodes_variables_are_told_where_no_tag_asks_for_them() -> None:
@@ -205,27 +209,100 @@ def test_several_addresses_for_one_exporter_are_an_error(tmp_path: Path) -> None
 def test_a_dataway_of_the_file_stands_beside_other_exporters(tmp_path: Path) -> None:
     """[dataway] in the bridge's own file, too."""
     text = f"[dataway]\nurls = ['{URL}']\n[exporters.trees]\ntype = 'console'\n"
-    assert set(load(files(tmp_path, text), {}).settings.exporters) == {"trees", "dataway-openway-guance-com"}
+    assert set(load(files(tmp_path, text), {}).settings.exporters) == {"trees", NAME}
 
 
 def test_both_environments_make_their_exporters() -> None:
     """OpenTelemetry's endpoint and DataKit's Dataway, each gets everything."""
     found = load(None, {"ENV_DATAWAY": URL, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://tempo:14317"})
-    assert set(found.settings.exporters) == {"dataway-openway-guance-com", "otlp"}
+    assert set(found.settings.exporters) == {NAME, "otlp"}
 
 
-def test_names_stay_while_the_host_does() -> None:
-    """Another token or order changes none; two of one host are told apart."""
-    urls = [URL, OTHER, "https://u:p@openway.guance.com/?token=tkn_b", "https://[::1]:9528?token=x"]
-    first = load(None, {"ENV_DATAWAY": ",".join(urls)}).settings.exporters
-    assert list(first) == [
-        "dataway-openway-guance-com",
-        "dataway-10-0-0-9-9528",
-        "dataway-openway-guance-com-2",
-        "dataway-1-9528",
-    ]
-    rotated = load(None, {"ENV_DATAWAY": ",".join([OTHER.replace(TOKEN, "tkn_new"), URL])}).settings.exporters
-    assert set(rotated) == {"dataway-openway-guance-com", "dataway-10-0-0-9-9528"}
+def test_names_stay_while_host_and_token_do() -> None:
+    """In any order, with others or without, and however the rest of the URL is written."""
+    urls = [URL, OTHER, "https://u:p@openway.guance.com/?token=tkn_b", "https://[::1]:9528?token=a@b"]
+    names = list(load(None, {"ENV_DATAWAY": ",".join(urls)}).settings.exporters)
+    assert names[:2] == [NAME, OTHER_NAME]
+    assert [name[:-6] for name in names[2:]] == ["dataway-openway-guance-com-", "dataway-1-9528-"]
+    assert len(set(names)) == 4
+    for order in (urls[::-1], urls[1:], urls[2:3]):
+        again = load(None, {"ENV_DATAWAY": ",".join(order)}).settings.exporters
+        assert {name: dataway.address for name, dataway in again.items()} == {  # type: ignore[union-attr]
+            name: url for name, url in zip(names, urls, strict=True) if url in order
+        }
+    (name,) = load(None, {"ENV_DATAWAY": f"https://u:p@OpenWay.guance.com:443/v1?x=1&token={TOKEN}"}).settings.exporters
+    assert name == NAME
+
+
+def test_a_new_token_is_a_new_exporter() -> None:
+    """It is another workspace's: what waits for the old one must not go there. Long hosts leave room for the hash."""
+    (name,) = load(None, {"ENV_DATAWAY": URL.replace(TOKEN, "tkn_new")}).settings.exporters
+    assert name[:-6] == NAME[:-6]
+    assert name != NAME
+    long = [f"https://{'h' * 60}{number}.example?token=t" for number in range(2)]
+    assert {len(name) for name in load(None, {"ENV_DATAWAY": ",".join(long)}).settings.exporters} == {64}
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "places"),
+    [
+        (f"[dataway]\nurls = ['{URL}', '{OTHER}', '{URL}']\n", {}, ("dataway.urls: its addresses 1 and 3",)),
+        ("", {"ENV_DATAWAY": f"{URL},{URL}&x=1"}, ("ENV_DATAWAY: its addresses 1 and 2",)),
+        (
+            f"[dataway]\nurls = ['{URL}']\n[exporters.own]\ntype = 'dataway'\nurl = '{URL}'\n",
+            {},
+            ("exporters.own.url", f"dataway.urls (exporters.{NAME}.url)"),
+        ),
+        (
+            f"[dataway]\nurls = ['{URL}']\n[exporters.{NAME}]\ntype = 'dataway'\nurl = '{OTHER}'\n",
+            {},
+            ("dataway.urls", f"exporters.{NAME}", "address 1"),
+        ),
+        (
+            f"[exporters.one]\ntype = 'dataway'\nurl = '{URL}'\n[exporters.two]\ntype = 'dataway'\nurl = '{URL}'\n",
+            {},
+            ("exporters.one.url", "exporters.two.url"),
+        ),
+    ],
+)
+def test_one_workspace_twice_is_an_error_that_names_both_places(
+    tmp_path: Path, text: str, environ: dict[str, str], places: tuple[str, ...]
+) -> None:
+    """Everything would arrive there twice. The token is not shown."""
+    (line,) = errors_of(files(tmp_path, text) if text else [], environ)
+    assert all(place in line for place in places), line
+    assert TOKEN not in line
+
+
+@pytest.mark.parametrize("tag", ["a,b", "a=b", "a\r\nx: y", "a\tb", "a\x7f", "a\x85"])
+@pytest.mark.parametrize("as_key", [False, True])
+def test_tags_that_no_header_holds_are_an_error_with_a_sinker(tmp_path: Path, tag: str, as_key: bool) -> None:
+    """Each is named with the way out; where no sinker reads them they may be anything."""
+    key, value = (tag, "v") if as_key else ("project", tag)
+    tags = f"{json.dumps(key)} = {json.dumps(value)}".replace("\x7f", "\\u007f")
+    table = f"[dataway]\nurls = ['{URL}']\nenable_sinker = %s\n[global_host_tags]\n{tags}\n"
+    (line,) = errors_of(files(tmp_path, table % "true"), {})
+    assert line.startswith(f"global host tags (exporters.{NAME}.global_tags)")
+    assert json.dumps(key).replace("\x7f", "\\u007f") in line
+    assert "take commas, equals signs, line breaks and control characters out of it" in line
+    (dataway,) = dataways(load(files(tmp_path, table % "false"), {}))
+    assert dataway.global_tags == {key: value}
+
+
+@pytest.mark.parametrize("sinker", ["true", "false"])
+def test_tags_that_are_no_utf8_are_an_error(sinker: str) -> None:
+    """Points are; what cannot be shown is escaped."""
+    tags = os.fsdecode(b"project=\xff")
+    environ = {"ENV_DATAWAY": URL, "ENV_DATAWAY_ENABLE_SINKER": sinker, "ENV_GLOBAL_HOST_TAGS": tags}
+    (line,) = errors_of([], environ)
+    assert line.endswith(r'"project" = "\udcff": must be UTF-8')
+
+
+def test_tags_in_any_language_are_no_error_with_a_sinker() -> None:
+    """A header holds them as UTF-8."""
+    environ = {"ENV_DATAWAY": URL, "ENV_DATAWAY_ENABLE_SINKER": "true", "ENV_GLOBAL_HOST_TAGS": "项目=商店 1"}
+    (dataway,) = dataways(load(None, environ))
+    assert dataway.global_tags == {"项目": "商店 1"}
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,28 @@ def test_espan_has_the_ids_decided() -> None:
     assert ids == ("0" * 31 + "2", "0" * 15 + "3", "0" * 15 + "4", "seq")
 
 
+@pytest.mark.parametrize("value", [5, 2.5, True, b"\xff", "text"])
+@pytest.mark.parametrize("outcome", [Outcome.PASS, Outcome.EXPORT])
+def test_keys_that_guance_takes_as_text_are_text_fields(outcome: Outcome, value: Any) -> None:
+    """Whatever type an attribute of that name has, of ordinary spans and of eSpans."""
+    names = ("resource", "trace_id", "span_id", "parent_id", "message")
+    span = span_of(**ORDINARY_IDS) if outcome is Outcome.PASS else espan_of()
+    span.attributes.extend(pairs(dict.fromkeys(names, value)))
+    point = point_of(span, outcome=outcome)
+    found = {field.key: (field.WhichOneof("val"), field.is_tag) for field in point.fields}
+    assert {name: found[name] for name in names} == dict.fromkeys(names, ("s", False))
+
+
+def test_the_resource_of_an_espan_is_its_attribute_as_text() -> None:
+    """The span's name where the attribute has no value."""
+    span = espan_of()
+    span.name = "GET /"
+    value = span.attributes.add(key="resource").value
+    assert values_of(point_of(span, outcome=Outcome.EXPORT))["resource"] == "GET /"
+    value.int_value = 5
+    assert values_of(point_of(span, outcome=Outcome.EXPORT))["resource"] == "5"
+
+
 def test_name_and_times() -> None:
     """resource is the span's name, start and duration are us, the point's time is the start in ns."""
     point = ordinary(name="GET /", start_time_unix_nano=1767225600000001999, end_time_unix_nano=1767225600001502000)
