@@ -11,10 +11,10 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-OPTIONS = {M_ARENA_MAX: 1, M_TRIM_THRESHOLD: 128 << 10, M_MMAP_THRESHOLD: 128 << 10}
+OPTIONS = {M_ARENA_MAX: 1, M_TRIM_THRESHOLD: 1 << 20, M_MMAP_THRESHOLD: 512 << 10}
 """glibc's own defaults grow while a program runs: an arena a thread, and blocks of up to 32 MiB kept for later. Columns
 are big, short-lived, and made by several threads in turn: with the defaults a quarter of the memory in use is such
-leftovers."""
+leftovers. Bodies of usual requests stay below the limits: mapping each anew costs more than a microsecond a span."""
 LOG_AGAIN_S = 60.0
 
 
