@@ -52,8 +52,7 @@ class Links:
     span_links: SpanLinks
     counts: Mapping[str, int]
     """Events by kind, 0 where absent: `loops_broken` (edges cut), `id_conflicts` (rows with another span's id),
-    `late_children` (rows whose parent left before them), `late_parents` (rows whose children left before them),
-    `traces_kept` and `traces_sampled_out` (roots by verdict, without rows that joined a trace that left)."""
+    `late_children` (rows whose parent left before them), `late_parents` (rows whose children left before them)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +92,7 @@ def link(columns: SpanColumns, options: LinkOptions, decided: Decided | None = N
     )
     traces = build(columns, edges.parent, headers, earlier, fragments, options)
     decisions = _decisions(columns, edges, headers, traces, earlier, original)
-    counts = _counts(edges, traces, fragments, known, espans) | {"loops_broken": loops.size, "id_conflicts": conflicts}
+    counts = _counts(edges, fragments, known, espans) | {"loops_broken": loops.size, "id_conflicts": conflicts}
     return Links(
         parent=edges.parent[original],
         root=traces.root[original],
@@ -185,13 +184,10 @@ def _decisions(
     return Decisions(**columns_of)
 
 
-def _counts(edges: _Edges, traces: Traces, fragments: Fragments, known: Mask, espans: Mask) -> dict[str, int]:
+def _counts(edges: _Edges, fragments: Fragments, known: Mask, espans: Mask) -> dict[str, int]:
     new = espans & ~known
     joined = new & (edges.parent >= 0)
-    tops = new & (edges.parent < 0)
     return {
         "late_children": int(np.count_nonzero(known[edges.parent[joined]])),
         "late_parents": int(np.unique(fragments.parents).size),
-        "traces_kept": int(np.count_nonzero(tops & traces.keep)),
-        "traces_sampled_out": int(np.count_nonzero(tops & ~traces.keep)),
     }

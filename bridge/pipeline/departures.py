@@ -13,8 +13,6 @@ Code = TypeVar("Code", Method, Outcome)
 
 GROUPS = "groups_"
 """What counts of groups that left begin with; the reason follows."""
-TRACES = "traces_"
-"""What the linker's own counts of traces begin with, which are counted here by the ids that left."""
 VERDICTS = {Outcome.EXPORT: "kept", Outcome.SAMPLED_OUT: "rejected"}
 
 
@@ -32,7 +30,7 @@ def count_departed(instruments: Instruments, departed: Departed) -> None:
             continue
         if kind.startswith(GROUPS):
             instruments.left_groups.add(count, {"reason": kind.removeprefix(GROUPS)})
-        elif not kind.startswith(TRACES):
+        else:
             instruments.oddities.add(count, {"kind": kind})
 
 

@@ -390,7 +390,6 @@ def _sample(part: list[Span], own: list[Span], options: LinkOptions, counts: Cou
             if root.is_new:
                 fragments = _fragments_of(root, own)
                 root.keep = _was_kept(fragments[0]) if fragments else keep
-                counts["traces_kept" if root.keep else "traces_sampled_out"] += 1
     for span in own:
         span.keep = span.root.keep if span.root.is_new else _was_kept(span.root)
 
