@@ -128,7 +128,7 @@ def oracle(columns: SpanColumns, options: LinkOptions, decided: Decided | None =
     _read_headers(part, options)
     for span in sorted(own, key=_depth):
         _export(span)
-    _sample(part, own, options, counts)
+    _sample(part, own, options)
     return Answer(
         parent=[top.parent.row if (top := s.original or s).parent else -1 for s in spans],
         root=[(s.original or s).root.row for s in spans],
@@ -378,7 +378,7 @@ def _export(span: Span) -> None:
 # Sampling
 
 
-def _sample(part: list[Span], own: list[Span], options: LinkOptions, counts: Counter[str]) -> None:
+def _sample(part: list[Span], own: list[Span], options: LinkOptions) -> None:
     roots = [s for s in own if s.parent is None]
     left = [s for s in part if s.given is not None]
     for group in _groups(roots + left, own):
