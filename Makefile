@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install test lint demo run bench
+.PHONY: install test lint demo run bench accuracy
 
 # Again when dependencies or compiled kernels change; without a C compiler their plain twins serve.
 $(INSTALLED): pyproject.toml $(shell find bridge -name '*.pyx' -o -name '*.pxd')
@@ -32,3 +32,6 @@ run: install
 
 bench: install
 	$(BIN)/python -m tests.bench $(ARGS)
+
+accuracy: install
+	$(BIN)/python -m tests.accuracy $(ARGS)

@@ -27,6 +27,7 @@ TYPES = {
     "enum": "one of",
     "integer": "int or decimal text",
     "port": "int or decimal text, 0..65535",
+    "stream": "int or decimal text, 0..4294967295",
     "address": "text",
     "id": "text, or int",
     "name": "text or int",

@@ -54,7 +54,7 @@ def link_command(inputs: tuple[Path, ...], output: Path, use_app_trace_id: bool,
       espan-bridge link spans.otlp.jsonl.gz --output - --no-use-app-trace-id
     """
     window = read_window(inputs)
-    options = LinkOptions(use_app_trace_id=use_app_trace_id, sampling_rate=sampling_rate)
+    options = LinkOptions(use_app_trace_id=use_app_trace_id, sampling_rate=sampling_rate, timing=True)
     links = link(window.columns, options)
     with click.open_file(str(output), "wb") as out:
         written = write_linked(out, window, links)

@@ -2,68 +2,14 @@
 """The compiled twins of bridge.codec.digest.digests_plain, XXH64 with seed 0, and bridge.codec.rows.span_ids_plain."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 import numpy as np
 
 from bridge.codec._espan cimport Row
+from bridge.codec._xxh64 cimport digest
 
 from bridge.spans.ids import MIN_KEYS
-
-cdef uint64_t P1 = 0x9E3779B185EBCA87U
-cdef uint64_t P2 = 0xC2B2AE3D27D4EB4FU
-cdef uint64_t P3 = 0x165667B19E3779F9U
-cdef uint64_t P4 = 0x85EBCA77C2B2AE63U
-cdef uint64_t P5 = 0x27D4EB2F165667C5U
-
-
-cdef inline uint64_t rotated(uint64_t value, int by) noexcept nogil:
-    return value << by | value >> (64 - by)
-
-
-cdef inline uint64_t read_8(const uint8_t* p) noexcept nogil:
-    """Little-endian, on any machine; compilers make one load of it."""
-    return (
-        <uint64_t> p[0] | <uint64_t> p[1] << 8 | <uint64_t> p[2] << 16 | <uint64_t> p[3] << 24
-        | <uint64_t> p[4] << 32 | <uint64_t> p[5] << 40 | <uint64_t> p[6] << 48 | <uint64_t> p[7] << 56
-    )
-
-
-cdef inline uint64_t read_4(const uint8_t* p) noexcept nogil:
-    return <uint64_t> p[0] | <uint64_t> p[1] << 8 | <uint64_t> p[2] << 16 | <uint64_t> p[3] << 24
-
-
-cdef inline uint64_t round_of(uint64_t state, uint64_t word) noexcept nogil:
-    return rotated(state + word * P2, 31) * P1
-
-
-cdef inline uint64_t merged(uint64_t state, uint64_t lane) noexcept nogil:
-    return (state ^ round_of(0, lane)) * P1 + P4
-
-
-cdef uint64_t digest(const uint8_t* p, const uint8_t* end) noexcept nogil:
-    cdef uint64_t length = end - p, state = P5
-    cdef uint64_t a = P1 + P2, b = P2, c = 0, d = 0 - P1
-    if length >= 32:
-        while end - p >= 32:
-            a, b = round_of(a, read_8(p)), round_of(b, read_8(p + 8))
-            c, d = round_of(c, read_8(p + 16)), round_of(d, read_8(p + 24))
-            p += 32
-        state = rotated(a, 1) + rotated(b, 7) + rotated(c, 12) + rotated(d, 18)
-        state = merged(merged(merged(merged(state, a), b), c), d)
-    state += length
-    while end - p >= 8:
-        state = rotated(state ^ round_of(0, read_8(p)), 27) * P1 + P4
-        p += 8
-    if end - p >= 4:
-        state = rotated(state ^ read_4(p) * P1, 23) * P2 + P3
-        p += 4
-    while p < end:
-        state = rotated(state ^ p[0] * P5, 11) * P1
-        p += 1
-    state = (state ^ state >> 33) * P2
-    state = (state ^ state >> 29) * P3
-    return state ^ state >> 32
 
 
 def digests(bytes data not None, const int64_t[:] offsets):

@@ -4,13 +4,15 @@
 from libc.stdint cimport INT64_MAX, int8_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
+from bridge.codec._xxh64 cimport digest
+
 cdef enum Form:  # of a value
     NOTHING, TEXT, INTEGER, OTHER
 
 cdef enum:  # keys that linking reads, by their bit in SpanColumns.faults
     EBPF_SPAN_TYPE, DIRECTION, REQ_SEQ, RESP_SEQ, THREAD_TRACE_ID, TID, TID_USR, KTIME, PID, APP_TRACE_ID_L
     APP_TRACE_ID_H, APP_PARENT_ID_L, APP_SPAN_SAMPLED, APP_TRACE_ID, APP_PARENT_ID, APP_TRACE_ENCODE
-    SRC_IP, SRC_PORT, DST_IP, DST_PORT, START, DURATION
+    SRC_IP, SRC_PORT, DST_IP, DST_PORT, START, DURATION, REQUEST_ID, STREAM_ID
     KEYS
 
 cdef enum:
@@ -32,8 +34,8 @@ cdef struct Row:  # bridge.codec.rows.ROW
     uint64_t req_seq, resp_seq, thread_trace_id, pid, tid, tid_usr
     int64_t ktime, start_ns, end_ns
     uint64_t src_ip, dst_ip, app_trace_hi, app_trace_lo, app_parent
-    uint64_t trace_hi, trace_lo, sent_span_id, parent_id, duration_ns
-    uint32_t faults
+    uint64_t trace_hi, trace_lo, sent_span_id, parent_id, duration_ns, request_id
+    uint32_t faults, stream_id
     uint16_t src_port, dst_port
     uint8_t kind, direction, app_encode
     int8_t app_flag
@@ -252,6 +254,25 @@ cdef inline uint64_t process(Espan* espan, Row* row) noexcept nogil:
     return later(espan, PID, row, PID_TEXT) if espan.values[PID].form == Form.TEXT else fault(espan, PID)
 
 
+cdef inline uint64_t request(Espan* espan) noexcept nogil:
+    """A number, or what hash a text has; of the few texts that would be 0 it is 1."""
+    cdef Value* value = &espan.values[REQUEST_ID]
+    cdef uint64_t number
+    if not has(espan, REQUEST_ID):
+        return 0
+    if integer_value(value, &number):
+        return number
+    if value.form != Form.TEXT:
+        return fault(espan, REQUEST_ID)
+    number = digest(value.text, value.text + value.n)
+    return number if number else 1
+
+
+cdef inline uint32_t stream(Espan* espan) noexcept nogil:
+    cdef uint64_t number = integer(espan, STREAM_ID)
+    return <uint32_t> (number if number <= 0xFFFFFFFFU else fault(espan, STREAM_ID))
+
+
 cdef inline uint8_t span_type(Espan* espan) noexcept nogil:
     cdef Value* value = &espan.values[EBPF_SPAN_TYPE]
     if has(espan, EBPF_SPAN_TYPE):
@@ -352,6 +373,7 @@ cdef inline void read_espan(Espan* espan, Row* row, uint32_t required, uint32_t 
     row.src_ip, row.src_port = address(espan, SRC_IP, row, SRC_IP_TEXT), port(espan, SRC_PORT)
     row.dst_ip, row.dst_port = address(espan, DST_IP, row, DST_IP_TEXT), port(espan, DST_PORT)
     row.app_flag = sign(espan, APP_SPAN_SAMPLED)
+    row.request_id, row.stream_id = request(espan), stream(espan)
     read_header_ids(espan, row)
     row.keys_present = <uint8_t> read_times(espan, row)
     row.faults = espan.faults

@@ -14,6 +14,7 @@ from libc.string cimport memcmp, memcpy
 import numpy as np
 
 from bridge.errors import InvalidData
+from bridge.spans import Method
 
 cdef enum:
     TRACE_ID = 0x0A  # tags: field number << 3 | 2
@@ -25,7 +26,7 @@ cdef enum:
     SPANS = 0x12
     LINK_BYTES = 28
     EXPORT = 1
-    METHODS = 4
+    MAX_METHODS = 16
     MAX_GROUPS = 100
 
 
@@ -39,14 +40,15 @@ cdef bytes attribute(bytes key, bytes text):
 cdef bytes EBPF_TRACE = attribute(b"ebpf_trace_id", b"0" * 32)
 cdef bytes EBPF_PARENT = attribute(b"ebpf_parent_id", b"0" * 16)
 cdef bytes EBPF_ROOT = attribute(b"ebpf_parent_id", b"0")
-cdef list METHOD = [b"", *(attribute(b"espan.link.method", name) for name in (b"seq", b"thread", b"header"))]
+cdef list METHOD = [b"", *(attribute(b"espan.link.method", m.name.lower().encode()) for m in Method if m)]
+cdef int METHODS = len(METHOD)
 
 cdef struct Text:
     const char* data
     Py_ssize_t n
 
 cdef Text ebpf_trace, ebpf_parent, ebpf_root
-cdef Text[METHODS] methods
+cdef Text[MAX_METHODS] methods
 
 
 cdef Text text_of(bytes text):

@@ -9,6 +9,9 @@ from functools import lru_cache
 from ipaddress import IPv4Address, ip_address
 from typing import Final
 
+import numpy as np
+
+from bridge.codec.digest import digests_plain
 from bridge.spans import Direction, Encoding, Kind, convention, text_hash
 
 Value = str | int | bytes
@@ -49,6 +52,12 @@ def hash_of(text: str) -> int:
     return text_hash(text) if len(text) <= MAX_CACHED_TEXT else text_hash.__wrapped__(text)
 
 
+def request_hash(text: str) -> int:
+    """What stands for a request id that is no number: XXH64 with seed 0 of its UTF-8; 1 where that is 0."""
+    data = text.encode()
+    return int(digests_plain(data, np.array([0, len(data)], np.int64))[0]) or 1
+
+
 def address(text: str) -> int:
     """IPv4, also mapped into IPv6, as a number; any other address as the hash of its text."""
     return _address(text) if len(text) <= MAX_CACHED_TEXT else hash_of(text)
@@ -86,6 +95,8 @@ def read_espan(values: Mapping[str, Value], own_start: int, own_end: int) -> dic
         "dst_ip": read.address(convention.DST_IP),
         "dst_port": read.port(convention.DST_PORT),
         "app_flag": read.sign(convention.APP_SPAN_SAMPLED),
+        "request_id": read.request(convention.REQUEST_ID),
+        "stream_id": read.stream(convention.STREAM_ID),
         **_header_ids(read),
     }
     row |= _times(read, own_start, own_end)
@@ -181,6 +192,18 @@ class _Reader:
         if number is None:
             return hash_of(value) if isinstance(value, str) else self._fault(key)
         return number
+
+    def request(self, key: str) -> int:
+        """A number, or the hash of a text, which is never 0."""
+        value = self.values.get(key, 0)
+        number = integer(value)
+        if number is None:
+            return request_hash(value) if isinstance(value, str) else self._fault(key)
+        return number
+
+    def stream(self, key: str) -> int:
+        number = self.integer(key)
+        return number if number <= 0xFFFFFFFF else self._fault(key)
 
     def address(self, key: str) -> int:
         value = self.values.get(key)

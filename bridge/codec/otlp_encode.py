@@ -46,6 +46,7 @@ REPLACED_KEYS: Final = frozenset(
 _RESOURCE_SPANS, _SCOPE_SPANS, _SPANS = 0x0A, 0x12, 0x12
 _TRACE_ID, _SPAN_ID, _PARENT_ID, _ATTRIBUTE, _LINK = 0x0A, 0x12, 0x22, 0x4A, 0x6A
 _KEY, _VALUE, _STRING_VALUE = 0x0A, 0x12, 0x0A
+_METHODS: Final = tuple(m for m in Method if m)
 _ID_LENGTHS: Final = {_TRACE_ID: (0, 16), _SPAN_ID: (0, 8)}
 """What is allowed in a link."""
 
@@ -249,7 +250,7 @@ def _spliced(i: int, span: bytes, decisions: Decisions, links: SpanLinks, carrie
     out.append(_attribute(b"ebpf_trace_id", ebpf_trace_id.hex().encode()))
     parent = decisions.ebpf_parent_id[i]
     out.append(_attribute(b"ebpf_parent_id", _id(parent).hex().encode() if parent else b"0"))
-    if decisions.method[i] in (Method.SEQ, Method.THREAD, Method.HEADER):
+    if decisions.method[i] in _METHODS:
         out.append(_attribute(b"espan.link.method", Method(decisions.method[i]).name.lower().encode()))
     for j in carried:
         trace_id = _id(links.trace_hi[j]) + _id(links.trace_lo[j])

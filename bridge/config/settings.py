@@ -165,6 +165,15 @@ class LinkerSettings(Table):
         description="What a reject of a DataDog request means. Today's agents say reject also where the request had no "
         "x-datadog-sampling-priority, which rejects its whole trace; undecided leaves those to sampling_rate.",
     )
+    min_confidence: Share = Field(
+        default=0.5,
+        description="How sure an edge found by timing has to be; below it a span stays without a parent.",
+    )
+    timing_budget: Count = Field(
+        default=10_000_000,
+        description="Pairs of an exit without a parent and an entry that was open when it began, looked at by timing "
+        "at a time; processes with few of them come first, exits of those beyond stay alone and are counted.",
+    )
     tick_s: Seconds = Field(default=0.5, alias="tick", description="How often to look for traces that may leave.")
     max_waiting_spans: Count = Field(
         default=4_000_000,

@@ -1,9 +1,9 @@
 """Finds out which request caused which: numpy columns in, numpy columns out. No I/O, no clock, no logging.
 
 `link` is a pure function over the rows of one window, in stages that each see only rows with something in common:
-*pair* (`pairing`: same net id), *assign* (`assigning`: same thread trace id, or same thread of one process), *build*
-(`building`, `headers`, `sampling`: from parents to roots, trace ids and verdicts). `Assembler` holds what has to be
-remembered between ticks: which rows wait, which may leave, what later rows may still be related to.
+*pair* (`across`: same net id, connection or request id), *assign* (`assigning`: same thread trace id, or same thread of
+one process), *build* (`building`, `headers`, `sampling`: from parents to roots, trace ids and verdicts). `Assembler`
+holds what has to be remembered between ticks: which rows wait, which may leave, what later rows may still be related to.
 
 Guarantees: the result depends on what rows say, never on the order they came in; work and memory grow with n log n for
 any input, in every stage; no span is its own ancestor. docs/linking.md says the same for people.

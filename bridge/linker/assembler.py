@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from bridge.linker.departing import Departed, by_trace, joined, moved_links, pass_through, tail, together
 from bridge.linker.groups import AGE, FORCED, LEFT, QUIET, SIZE, Groups, PlainGroups
 from bridge.linker.keys import THREAD, entry_ends, group_keys, placed, timelines
-from bridge.linker.link import Decided, Links, link
+from bridge.linker.link import Decided, Links, link_by_keys
 from bridge.linker.options import LinkOptions
 from bridge.linker.remembered import Remembered
 from bridge.linker.slots import I32Array
@@ -66,7 +66,7 @@ class Assembler:
         link_options: LinkOptions,
         window_options: WindowOptions,
         *,
-        link: Link = link,
+        link: Link = link_by_keys,
         groups: PlainGroups | None = None,
     ) -> None:
         self._options, self._window, self._link = link_options, window_options, link

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from bridge.linker.candidates import Keyed, choose
 from bridge.linker.keys import entry_ends, placed, timelines
+from bridge.linker.threads import overlapping
 from bridge.linker.times import Rows, containment
 from bridge.spans import Kind, SpanColumns
 from bridge.spans.ids import combine, mix
@@ -48,27 +49,31 @@ def _closest(columns: SpanColumns, children: Rows, keys: U64Array, candidates: K
     return np.where((better >= 0) & (columns.pid[children] != 0), better, chosen)
 
 
-def assign_by_thread(columns: SpanColumns, children: NDArray[np.bool_], parents: NDArray[np.bool_]) -> Rows:
+def assign_by_thread(
+    columns: SpanColumns, children: NDArray[np.bool_], parents: NDArray[np.bool_]
+) -> tuple[Rows, Rows]:
     """Row of the latest entry of each exit's thread that was open at the exit's ktime, -1 for none; shape (n,).
 
-    A thread is (sender, pid, tid_usr, else tid). An entry without a duration is open for ever. Entries that began at
-    one ktime are told apart by their span ids.
+    Also returned: rows of entries that began while the one before on their thread was open. A thread is
+    (sender, pid, tid_usr, else tid). An entry without a duration is open for ever. Entries that began at one ktime are
+    told apart by their span ids.
     """
     parent = np.full(len(columns), -1, np.int64)
     on = placed(columns)
     exits = np.flatnonzero(children & on & (columns.kind == Kind.EXIT))
     entries = np.flatnonzero(parents & on & (columns.kind == Kind.ENTRY))
     if not exits.size or not entries.size:
-        return parent
+        return parent, np.empty(0, np.int64)
     lines = _lines(columns, entries)
     order = np.lexsort((columns.digest[entries], columns.span_id[entries], columns.ktime[entries], lines))
     entries, lines = entries[order], lines[order]
     exit_lines = _lines(columns, exits)
     place = _last_begun(lines, columns.ktime[entries], exit_lines, columns.ktime[exits])
     low = np.searchsorted(lines, exit_lines)
-    found = latest_open(entry_ends(columns)[entries], place, low, columns.ktime[exits])
+    end = entry_ends(columns)[entries]
+    found = latest_open(end, place, low, columns.ktime[exits])
     parent[exits] = np.where(found >= 0, entries[found], -1)
-    return parent
+    return parent, entries[1:][overlapping(lines, columns.ktime[entries], end)]
 
 
 def _lines(columns: SpanColumns, rows: Rows) -> U64Array:

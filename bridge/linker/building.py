@@ -217,3 +217,22 @@ def links_to_fragments(traces: Traces, decisions: Decisions, fragments: Fragment
         trace_lo=decisions.trace_lo[rows],
         span_id=decisions.span_id[rows],
     )
+
+
+def links_to_predecessors(decisions: Decisions, parent: I64Array, present: Mask) -> SpanLinks:
+    """A span link from each row with header ids to its eBPF parent, where that is exported under another trace id.
+
+    decisions: of all rows; present: which rows have header ids.
+    """
+    rows = np.flatnonzero(present & (parent >= 0))
+    above = parent[rows]
+    other = (decisions.trace_hi[rows] != decisions.trace_hi[above]) | (
+        decisions.trace_lo[rows] != decisions.trace_lo[above]
+    )
+    rows, above = rows[other], above[other]
+    return SpanLinks(
+        row=rows,
+        trace_hi=decisions.trace_hi[above],
+        trace_lo=decisions.trace_lo[above],
+        span_id=decisions.span_id[above],
+    )

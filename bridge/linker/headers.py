@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bridge.spans import Decisions, Encoding, SpanColumns
+from bridge.spans import Decisions, Encoding, Kind, SpanColumns
 from bridge.spans.ids import combine
 
 U64Array = NDArray[np.uint64]
@@ -25,6 +25,10 @@ class Headers:
     encode: NDArray[np.uint8]
     left: I64Array
     """Row of the eSpan, among those that left, that the headers name as the parent; -1 for none."""
+    ordinary: Mask
+    """Whether the parent that the headers name is an ordinary span among the rows."""
+    named: U64Array
+    """The span id that the headers named, also of rows that left, and before `left` took its place."""
 
 
 def read_headers(columns: SpanColumns, sound: Mask, left_rows: I64Array, decisions: Decisions) -> Headers:
@@ -47,14 +51,16 @@ def read_headers(columns: SpanColumns, sound: Mask, left_rows: I64Array, decisio
     trace_lo = np.where(app, columns.app_trace_lo, np.where(own, columns.trace_lo, 0))
     parent = np.where(app, _other(columns.app_parent, columns.span_id), own_parent)
     encode = np.where(app, columns.app_encode, Encoding.HEX).astype(np.uint8)
-    left = np.full(n, -1, np.int64)
+    left, ordinary = np.full(n, -1, np.int64), np.zeros(n, np.bool_)
     namers = sound & (app | child) & (parent != 0)
     if namers.any():
         keys = combine((trace_hi, trace_lo, parent))
-        named = own & (columns.sent_span_id != 0) & sound
+        nameable = own & (columns.sent_span_id != 0) & sound
         names = combine((columns.trace_hi, columns.trace_lo, columns.sent_span_id))
-        child |= named & np.isin(names, keys[namers])
-        left = _parents_that_left(keys, namers & ~known, names, left_rows[named[left_rows]])
+        child |= nameable & np.isin(names, keys[namers])
+        left = _parents_that_left(keys, namers & ~known, names, left_rows[nameable[left_rows]])
+        ordinary = namers & _named_ordinary(columns, keys)
+    named = np.where(namers, parent, np.uint64(0))
     present = sound & ~known & (app | child)
     late = np.flatnonzero(left >= 0)
     if late.size:
@@ -71,11 +77,21 @@ def read_headers(columns: SpanColumns, sound: Mask, left_rows: I64Array, decisio
         parent=np.where(present, parent, 0),
         encode=np.where(present, encode, Encoding.ABSENT).astype(np.uint8),
         left=left,
+        ordinary=present & ordinary & (left < 0),
+        named=named,
     )
 
 
 def _other(ids: U64Array, span_id: U64Array) -> U64Array:
     return np.where(ids == span_id, np.uint64(0), ids)
+
+
+def _named_ordinary(columns: SpanColumns, keys: U64Array) -> Mask:
+    """Which of the keys (trace id, parent span id) are those of an ordinary span."""
+    rows = np.flatnonzero(columns.kind == Kind.ORDINARY)
+    if not rows.size:
+        return np.zeros(keys.size, np.bool_)
+    return np.isin(keys, combine((columns.trace_hi[rows], columns.trace_lo[rows], columns.span_id[rows])))
 
 
 def _parents_that_left(keys: U64Array, namers: Mask, names: U64Array, rows: I64Array) -> I64Array:
@@ -92,4 +108,4 @@ def no_headers(n: int) -> Headers:
     """Headers of n rows, none of which are to be used."""
     zeros = np.zeros(n, np.uint64)
     nothing = np.zeros(n, np.bool_)
-    return Headers(nothing, zeros, zeros, zeros, np.zeros(n, np.uint8), np.full(n, -1, np.int64))
+    return Headers(nothing, zeros, zeros, zeros, np.zeros(n, np.uint8), np.full(n, -1, np.int64), nothing, zeros)

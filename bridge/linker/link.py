@@ -1,25 +1,29 @@
 """From rows to links: pair, assign, build, in this order."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bridge.linker.across import Held, Pairs, headers_differ, pair_across
 from bridge.linker.assigning import assign_by_id, assign_by_thread
-from bridge.linker.building import Earlier, Fragments, Traces, build, links_to_fragments
+from bridge.linker.building import Earlier, Fragments, Traces, build, links_to_fragments, links_to_predecessors
 from bridge.linker.copies import originals
 from bridge.linker.forest import break_loops
 from bridge.linker.headers import Headers, no_headers, read_headers
+from bridge.linker.offsets import Clocks, PairTimes
 from bridge.linker.options import LinkOptions
-from bridge.linker.pairing import pair
+from bridge.linker.request_ids import assign_by_request_id
+from bridge.linker.threads import doubtful
+from bridge.linker.timing import assign_by_timing
 from bridge.spans import Decisions, Kind, Method, Outcome, SpanColumns, SpanLinks
 
 I64Array = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-_SEQ: Final = 1.0
+_REQUEST_ID: Final = 0.95
 _THREAD_ID: Final = 0.9
 _THREAD: Final = 0.8
 _HEADER: Final = 1.0
@@ -51,8 +55,11 @@ class Links:
     """n decisions; those on rows that left are the ones given."""
     span_links: SpanLinks
     counts: Mapping[str, int]
-    """Events by kind, 0 where absent: `loops_broken` (edges cut), `id_conflicts` (rows with another span's id),
-    `late_children` (rows whose parent left before them), `late_parents` (rows whose children left before them)."""
+    """Events by kind, 0 where absent; docs/linking.md, Counts, says what each is."""
+    clocks: Clocks
+    """Clocks of the hosts whose spans were paired by numbers."""
+    times: PairTimes
+    """What they were learnt from in this window: `seen` of a later one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,11 +74,21 @@ class _Edges:
         self.parent[rows], self.method[rows], self.confidence[rows] = -1, Method.NONE, 0.0
 
 
-def link(columns: SpanColumns, options: LinkOptions, decided: Decided | None = None) -> Links:
+def link(
+    columns: SpanColumns,
+    options: LinkOptions,
+    decided: Decided | None = None,
+    *,
+    seen: PairTimes | None = None,
+    held: Held | None = None,
+) -> Links:
     """Find parents, roots, trace ids and verdicts of n rows; pure, and independent of the rows' order.
 
     decided: rows that left before; they may be parents, their own decisions stay. Ordinary spans pass through. A row
     with faults is a trace of its own. Costs n log n for any input.
+
+    seen: pairs of earlier windows, from which clocks of hosts are learnt, too. held: pairs that are to stay; what
+    numbers in full and they do not say is not looked for, neither across processes nor by request id.
     """
     n = len(columns)
     earlier = _earlier(columns, decided)
@@ -81,7 +98,8 @@ def link(columns: SpanColumns, options: LinkOptions, decided: Decided | None = N
     original, conflicts = originals(columns, known, folded)
     espans = (columns.kind != Kind.ORDINARY) & (original == np.arange(n)) & ~folded
     sound = espans & (columns.faults == 0)
-    edges = _edges(columns, sound, known, earlier, options)
+    pairs = pair_across(columns, sound, ~known, slack_ns=options.clock_slack_ns, seen=seen, held=held)
+    edges, assigned = _edges(columns, sound, pairs, earlier, options)
     fragments = _fragments(edges, known)
     loops = break_loops(
         edges.parent, _strength(edges), (columns.start_ns, columns.ktime, columns.span_id, columns.digest)
@@ -92,14 +110,30 @@ def link(columns: SpanColumns, options: LinkOptions, decided: Decided | None = N
     )
     traces = build(columns, edges.parent, headers, earlier, fragments, options)
     decisions = _decisions(columns, edges, headers, traces, earlier, original)
-    counts = _counts(edges, fragments, known, espans) | {"loops_broken": loops.size, "id_conflicts": conflicts}
+    counts = _counts(columns, edges, fragments, known, espans) | pairs.counts | assigned
+    counts |= {"loops_broken": loops.size, "id_conflicts": conflicts}
     return Links(
         parent=edges.parent[original],
         root=traces.root[original],
         decisions=decisions,
-        span_links=links_to_fragments(traces, decisions, fragments),
+        span_links=SpanLinks.concatenate(
+            [
+                links_to_fragments(traces, decisions, fragments),
+                links_to_predecessors(decisions, edges.parent, headers.present),
+            ]
+        ),
         counts=counts,
+        clocks=pairs.clocks,
+        times=pairs.times,
     )
+
+
+def link_by_keys(columns: SpanColumns, options: LinkOptions, decided: Decided | None = None) -> Links:
+    """`link`, going only by what rows share as keys (`keys.group_keys`) or as a thread's timeline.
+
+    So it finds the same in groups of rows that share no key as in all rows together.
+    """
+    return link(columns, options, decided, held=Held.zeros(0))
 
 
 def _earlier(columns: SpanColumns, decided: Decided | None) -> Earlier:
@@ -111,26 +145,56 @@ def _earlier(columns: SpanColumns, decided: Decided | None) -> Earlier:
     return Earlier(rows[first], d.take(first))
 
 
-def _edges(columns: SpanColumns, sound: Mask, known: Mask, earlier: Earlier, options: LinkOptions) -> _Edges:
+def _edges(
+    columns: SpanColumns, sound: Mask, pairs: Pairs, earlier: Earlier, options: LinkOptions
+) -> tuple[_Edges, dict[str, int]]:
     """The strongest edge of each row that has not left, and of each root that has."""
-    n = len(columns)
+    repaired = pairs.end_ns != columns.end_ns
+    columns = replace(columns, end_ns=pairs.end_ns)
     children = sound.copy()
     children[earlier.rows[earlier.decisions.ebpf_parent_id != 0]] = False
-    edges = _Edges(np.full(n, -1, np.int64), np.zeros(n, np.uint8), np.zeros(n, np.float32))
+    edges = _Edges(pairs.parent, pairs.method, pairs.confidence)
+    edges.cut(np.flatnonzero((edges.parent >= 0) & ~children))
+    children &= edges.parent < 0
 
     def take(found: I64Array, method: Method, confidence: float) -> None:
         rows = np.flatnonzero(found >= 0)
         edges.parent[rows], edges.method[rows], edges.confidence[rows] = found[rows], method, confidence
         children[rows] = False
 
-    take(pair(columns, children, sound, slack_ns=options.clock_slack_ns), Method.SEQ, _SEQ)
-    take(assign_by_id(columns, children, sound, slack_ns=options.clock_slack_ns), Method.THREAD, _THREAD_ID)
-    take(assign_by_thread(columns, children, sound), Method.THREAD, _THREAD)
-    return edges
+    if pairs.searched:
+        by_request = assign_by_request_id(columns, pairs.clocks, children, sound, slack_ns=options.clock_slack_ns)
+        take(by_request, Method.REQUEST_ID, _REQUEST_ID)
+    by_id = assign_by_id(columns, children, sound, slack_ns=options.clock_slack_ns)
+    take(by_id, Method.THREAD, _THREAD_ID)
+    by_thread, crowded = assign_by_thread(columns, children, sound)
+    take(by_thread, Method.THREAD, _THREAD)
+    if not options.timing:
+        return edges, {}
+    threads = edges.method == Method.THREAD
+    ids = np.flatnonzero(by_id >= 0)
+    doubted = doubtful(columns, edges.parent, threads, children, sound, ids, crowded, slack_ns=options.clock_slack_ns)
+    edges.cut(doubted)
+    children[doubted] = True
+    counts = _take_timed(columns, edges, children & (columns.kind == Kind.EXIT), sound, repaired, options)
+    return edges, counts | {"threads_doubted": doubted.size}
+
+
+def _take_timed(
+    columns: SpanColumns, edges: _Edges, wanted: Mask, sound: Mask, vague: Mask, options: LinkOptions
+) -> dict[str, int]:
+    """Give these exits the entries that their timing tells, where it is sure."""
+    entries = sound & (columns.kind == Kind.ENTRY)
+    timed = assign_by_timing(columns, edges.parent, entries, wanted, budget=options.timing_budget, vague=vague)
+    found = timed.parent >= 0
+    rows = np.flatnonzero(found & (timed.confidence >= options.min_confidence))
+    edges.parent[rows], edges.method[rows] = timed.parent[rows], Method.TIMING
+    edges.confidence[rows] = timed.confidence[rows]
+    return {"timing_unsure": int(np.count_nonzero(found)) - rows.size, "timing_skipped": timed.skipped}
 
 
 def _strength(edges: _Edges) -> NDArray[np.uint8]:
-    return (edges.confidence * 100).astype(np.uint8)
+    return np.rint(edges.confidence * 100).astype(np.uint8)
 
 
 def _fragments(edges: _Edges, known: Mask) -> Fragments:
@@ -151,12 +215,14 @@ def _decisions(
     span_id[earlier.rows] = earlier.decisions.span_id
     linked = edges.parent >= 0
     ebpf_parent = np.where(linked, span_id[edges.parent], 0)
-    # a predecessor that is in the header's trace already is the parent; else the header knows better
+    # a predecessor that is in the header's trace already is the parent; else the header knows better, and so it does
+    # where it names an ordinary span that is there, unless that is what the predecessor's names, too: the other side
     kept = (
         linked
         & (traces.trace_hi[edges.parent] == headers.trace_hi)
         & (traces.trace_lo[edges.parent] == headers.trace_lo)
     )
+    kept &= ~headers.ordinary | (headers.named == headers.named[edges.parent])
     by_header = headers.present & (headers.parent != 0) & ~kept
     outcome = np.where(traces.keep, Outcome.EXPORT, Outcome.SAMPLED_OUT)
     values = {
@@ -184,10 +250,12 @@ def _decisions(
     return Decisions(**columns_of)
 
 
-def _counts(edges: _Edges, fragments: Fragments, known: Mask, espans: Mask) -> dict[str, int]:
+def _counts(columns: SpanColumns, edges: _Edges, fragments: Fragments, known: Mask, espans: Mask) -> dict[str, int]:
     new = espans & ~known
     joined = new & (edges.parent >= 0)
+    paired = np.flatnonzero(joined & (edges.method == Method.SEQ))
     return {
+        "seq_against_header": int(np.count_nonzero(headers_differ(columns, paired, edges.parent[paired]))),
         "late_children": int(np.count_nonzero(known[edges.parent[joined]])),
         "late_parents": int(np.unique(fragments.parents).size),
     }

@@ -51,7 +51,10 @@ def _closest(columns: SpanColumns, children: Rows, keys: U64Array, candidates: K
 
 
 def _net(columns: SpanColumns, rows: Rows) -> U64Array:
-    return combine((columns.req_seq[rows], columns.resp_seq[rows]))
+    numbers = (columns.req_seq[rows], columns.resp_seq[rows])
+    if not columns.stream_id.any():
+        return combine(numbers)
+    return combine((*numbers, columns.stream_id[rows].astype(np.uint64)))
 
 
 def _endpoint(ip: U64Array, port: NDArray[np.uint16], rows: Rows) -> tuple[U64Array, U64Array]:

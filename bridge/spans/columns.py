@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self, get_args, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of `SpanColumns` as the store writes it; a new column is a new version and a migration."""
 
 U8 = Annotated[NDArray[np.uint8], np.uint8]
@@ -167,3 +167,7 @@ class SpanColumns(Table):
     faults: U32
     """Bit set of `bridge.spans.convention` keys that are missing though required, or unreadable; an eSpan with any
     is a trace of its own."""
+    request_id: U64
+    """Id in the request's headers that goes from hop to hop; a text is its 64-bit hash."""
+    stream_id: U32
+    """HTTP/2 stream of the request."""

@@ -29,6 +29,8 @@ DST_IP: Final = "dst_ip"
 DST_PORT: Final = "dst_port"
 START: Final = "start"
 DURATION: Final = "duration"
+REQUEST_ID: Final = "request_id"
+STREAM_ID: Final = "stream_id"
 SERVICE: Final = "service"
 PROCESS_NAME: Final = "process_name"
 THREAD_NAME: Final = "thread_name"
@@ -103,6 +105,8 @@ KEY_OF_BIT: Final = (
     DST_PORT,
     START,
     DURATION,
+    REQUEST_ID,
+    STREAM_ID,
 )
 """The keys that linking reads, by the number of their bit in `SpanColumns.faults`."""
 

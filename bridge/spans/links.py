@@ -17,6 +17,8 @@ class Method(IntEnum):
     SEQ = 1
     THREAD = 2
     HEADER = 3
+    REQUEST_ID = 4
+    TIMING = 5
 
 
 class Outcome(IntEnum):

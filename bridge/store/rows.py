@@ -24,6 +24,12 @@ SPAN_COLUMNS: dict[int, tuple[str, ...]] = {
         "app_encode", "trace_hi", "trace_lo", "sent_span_id", "span_id", "parent_id", "sender", "service", "digest",
         "faults",
     ),
+    2: (
+        "kind", "direction", "req_seq", "resp_seq", "thread_trace_id", "pid", "tid", "tid_usr", "ktime", "start_ns",
+        "end_ns", "src_ip", "src_port", "dst_ip", "dst_port", "app_trace_hi", "app_trace_lo", "app_parent", "app_flag",
+        "app_encode", "trace_hi", "trace_lo", "sent_span_id", "span_id", "parent_id", "sender", "service", "digest",
+        "faults", "request_id", "stream_id",
+    ),
 }
 DECISION_COLUMNS: dict[int, tuple[str, ...]] = {
     1: (

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from bridge.linker import Decided, LinkOptions
 from bridge.spans import Decisions, Direction, Encoding, Kind, Method, Outcome, SpanColumns
+from tests.support.link_oracle_pairs import Clocks, Pairing, entry_by_request, find_pairs
 
 MASK = 2**64 - 1
 REACH = 8
@@ -30,6 +31,7 @@ class Span:
     header: "tuple[int, int] | None" = None
     names: int = 0
     named: "Span | None" = None
+    names_ordinary: bool = False
     encode: int = Encoding.ABSENT
     ebpf: tuple[int, int] = (0, 0)
     exported: tuple[int, int] = (0, 0)
@@ -116,18 +118,24 @@ def oracle(columns: SpanColumns, options: LinkOptions, decided: Decided | None =
     counts: Counter[str] = Counter()
     _mark_copies(spans, counts)
     part = [s for s in spans if s.takes_part]
+    in_full = {s: client for s in part if (client := _by_seq(s, part, options))}
+    pairing, clocks = find_pairs(part, in_full, options.clock_slack_ns, counts)
     for span in part:
         if span.is_new:
-            span.parent, span.strength, span.method = _find_parent(span, part, options)
+            span.parent, span.strength, span.method = _find_parent(span, part, pairing, clocks, options)
     _break_loops(part, counts)
-    _find_fragments(part, options, counts)
+    _find_fragments(part, pairing, clocks, options, counts)
+    for span in part:
+        counts["seq_against_header"] += span.is_new and span.method == Method.SEQ and _headers_differ(span)
     own = [s for s in spans if s.is_espan and s.is_new and s.original is s]
     for span in own:
         counts["late_children"] += span.parent is not None and not span.parent.is_new
     links = _name_ebpf_traces(own)
-    _read_headers(part, options)
+    _read_headers(part, [s for s in spans if not s.is_espan], options)
     for span in sorted(own, key=_depth):
         _export(span)
+        if span.header is not None and span.parent is not None and _exported(span.parent) != span.exported:
+            links.add((span.row, *_exported(span.parent), span.parent.span_id))
     _sample(part, own, options)
     return Answer(
         parent=[top.parent.row if (top := s.original or s).parent else -1 for s in spans],
@@ -174,24 +182,38 @@ def _mark_copies(spans: list[Span], counts: Counter[str]) -> None:
 # Pair and assign
 
 
-def _find_parent(span: Span, part: list[Span], options: LinkOptions) -> tuple[Span | None, int, int]:
-    """(parent, strength of the edge, method)."""
-    found = _by_seq(span, part, options)
-    if found:
-        return found, 3, Method.SEQ
+def _find_parent(
+    span: Span, part: list[Span], pairing: Pairing, clocks: Clocks, options: LinkOptions
+) -> tuple[Span | None, int, int]:
+    """(parent, strength of the edge: its confidence in hundredths, method)."""
+    if span in pairing:
+        pair = pairing[span]
+        return pair.client, round(pair.confidence * 100), pair.method
     if span.kind == Kind.ENTRY:
         return None, 0, Method.NONE
+
+    def inside(exit_: Span, entry: Span) -> bool:
+        return _containment(exit_, entry, False, options) == YES
+
+    found = entry_by_request(span, part, clocks, Kind.ENTRY, inside)
+    if isinstance(found, Span):
+        return found, 95, Method.REQUEST_ID
     found = _by_thread_id(span, part, options)
     if found:
-        return found, 2, Method.THREAD
+        return found, 90, Method.THREAD
     found = _by_timeline(span, part)
-    return (found, 1, Method.THREAD) if found else (None, 0, Method.NONE)
+    return (found, 80, Method.THREAD) if found else (None, 0, Method.NONE)
+
+
+def _headers_differ(span: Span) -> bool:
+    return span.parent is not None and len({span.app_trace, span.parent.app_trace} - {(0, 0)}) == 2
 
 
 def _by_seq(span: Span, part: list[Span], options: LinkOptions) -> Span | None:
     if span.direction != Direction.INCOMING or span.net_id is None:
         return None
     clients = [c for c in part if c.direction == Direction.OUTGOING and c.net_id == span.net_id]
+    clients = [c for c in clients if c.stream_id == span.stream_id]
     at_port = [c for c in clients if c.src_port and (c.src_ip, c.src_port) == (span.dst_ip, span.dst_port)]
     return _best(span, at_port or clients, "start_ns", whole=True, options=options)
 
@@ -276,11 +298,13 @@ def _depth(span: Span) -> int:
 # Traces
 
 
-def _find_fragments(part: list[Span], options: LinkOptions, counts: Counter[str]) -> None:
+def _find_fragments(
+    part: list[Span], pairing: Pairing, clocks: Clocks, options: LinkOptions, counts: Counter[str]
+) -> None:
     """A root that left whose parent, as found now, is new belongs to that parent's root."""
     for span in part:
         if span.given is not None and not span.given["ebpf_parent_id"]:
-            found, _, _ = _find_parent(span, part, options)
+            found, _, _ = _find_parent(span, part, pairing, clocks, options)
             if found is not None and found.is_new:
                 found.fragments.append(span)
     for span in part:
@@ -329,7 +353,7 @@ def _md5(root: Span) -> tuple[int, int]:
     return int.from_bytes(digest[8:], "little"), int.from_bytes(digest[:8], "little")
 
 
-def _read_headers(part: list[Span], options: LinkOptions) -> None:
+def _read_headers(part: list[Span], ordinary: list[Span], options: LinkOptions) -> None:
     if not options.use_app_trace_id:
         return
     for span in part:
@@ -345,6 +369,7 @@ def _read_headers(part: list[Span], options: LinkOptions) -> None:
             continue
         ids = (*span.header, span.names)
         span.named = next((s for s in left if s.sent_span_id and (*s.own_trace, s.sent_span_id) == ids), None)
+        span.names_ordinary = span.named is None and any((*s.own_trace, s.span_id) == ids for s in ordinary)
     for span in part:
         if span.named is not None:
             span.header, span.encode = _exported(span.named), _exported_encode(span.named)
@@ -369,7 +394,10 @@ def _export(span: Span) -> None:
         span.exported, span.exported_encode = _exported(above), _exported_encode(above)
     else:
         span.exported = span.ebpf
-    if span.header is not None and span.names and (above is None or _exported(above) != span.header):
+    stays = above is not None and _exported(above) == span.header
+    if above is not None and span.names_ordinary and above.names != span.names:
+        stays = False
+    if span.header is not None and span.names and not stays:
         span.exported_parent, span.exported_method = span.names, Method.HEADER
     elif above is not None:
         span.exported_parent, span.exported_method = above.span_id, span.method

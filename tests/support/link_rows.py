@@ -56,6 +56,8 @@ def espan(random: Random) -> dict[str, Any]:
         "span_id": one([0, one(_IDS), one(_IDS), one(_IDS)]),
         "sender": one([1, 1, 2]),
         "faults": one([0] * 19 + [4]),
+        "request_id": one([0] * 5 + [1, 2]),
+        "stream_id": one([0] * 8 + [1, 3]),
     }
 
 

@@ -10,6 +10,10 @@ from bridge.spans import Decisions, Direction, Kind, Method, Outcome, SpanColumn
 
 Row = dict[str, int]
 
+MS = 1_000_000
+NOON = 1_700_000_000_000 * MS
+"""When most scenes play."""
+
 KEEP_ALL = LinkOptions(sampling_rate=1.0)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from bridge.codec.points.repairs import repaired, start_ns_of
 from bridge.errors import InvalidData
+from bridge.spans import Method
 
 cdef enum:
     ARR = 0x0A  # tags: field number << 3 | wire type; of PBPoints
@@ -28,7 +29,7 @@ cdef enum:
     TEXT = 0x5A
     EXPORT = 1  # bridge.spans.Outcome
     DEC = 2  # bridge.spans.Encoding
-    METHODS = 4
+    MAX_METHODS = 16
     MAX_TAGS = 64
     MAX_GROUPS = 100  # so deep groups of unknown fields nest
     SLOTS = 256  # of keys that were met in one point, a power of two
@@ -76,8 +77,9 @@ cdef Text text_of(bytes text):
     return Text(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
 
 
-cdef list METHOD = [b"", b"seq", b"thread", b"header"]  # by bridge.spans.Method
-cdef Text[METHODS] methods
+cdef list METHOD = [b"", *(m.name.lower().encode() for m in Method if m)]
+cdef int METHODS = len(METHOD)
+cdef Text[MAX_METHODS] methods
 for _number in range(METHODS):
     methods[_number] = text_of(METHOD[_number])
 

@@ -32,6 +32,7 @@ MAX_TAGS: Final = 64
 # Tags of PBPoints and PBPoint: field number << 3 | 2.
 _ARR, _FIELDS = 0x0A, 0x12
 
+_METHODS: Final = tuple(m for m in Method if m)
 _NOT_TAGS: Final = DECIDED_KEYS | {SPAN_LINKS}
 _WITH_LINKS: Final = REPLACED_KEYS | {SPAN_LINKS.encode()}
 
@@ -127,7 +128,7 @@ def _decided(decisions: Decisions, i: int) -> bytes:
         "ebpf_trace_id": f"{decisions.ebpf_trace_hi[i]:016x}{decisions.ebpf_trace_lo[i]:016x}",
         "ebpf_parent_id": f"{ebpf_parent:016x}" if ebpf_parent else "0",
     }
-    if decisions.method[i] in (Method.SEQ, Method.THREAD, Method.HEADER):
+    if decisions.method[i] in _METHODS:
         texts["espan_link_method"] = Method(decisions.method[i]).name.lower()
     return b"".join(value_field(key, text, False) for key, text in texts.items())
 

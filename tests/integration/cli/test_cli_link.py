@@ -56,7 +56,7 @@ def test_dashes_are_standard_input_and_output() -> None:
         "spans read      90\n"
         "spans written   90\n"
         "traces          10\n"
-        "edges           seq 40, thread 40, header 0\n"
+        "edges           seq 40, thread 40, header 0, request_id 0, timing 0\n"
         "roots           10 spans without a parent\n"
         "copies folded   0\n"
         "sampled out     0\n"

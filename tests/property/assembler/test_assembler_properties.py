@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.linker import Decided, LinkOptions, WindowOptions, link
+from bridge.linker import Decided, LinkOptions, WindowOptions
 from bridge.linker.groups import Groups, PlainGroups
+from bridge.linker.link import link_by_keys
 from bridge.spans import Kind, Outcome
 from tests.support.assembling import Place, Row, Run, carried_by, decision, decisions_of
 from tests.support.link_rows import random_rows
@@ -84,7 +85,7 @@ def expected(run: Run, event: Event, left: set[Place]) -> dict[Place, tuple[dict
     columns = columns_of([run.batches[number - 1][0][row] for number, row in places])
     order = np.array([run.left[place].tick for place in known], np.int64)
     decided = Decided(np.arange(len(known)), decisions_of([run.left[place].decision for place in known]), order)
-    links = link(columns, run.link_options, decided)
+    links = link_by_keys(columns, run.link_options, decided)
     carried = carried_by(links.span_links)
     found = [(decision(links.decisions, i), carried.get(i, frozenset())) for i in range(len(places))]
     return dict(list(zip(places, found, strict=True))[len(known) :])
@@ -151,7 +152,7 @@ def test_batches_and_ticks_do_not_matter(groups: type[PlainGroups], story: Story
     places = sorted(run.left)
     assert len(places) == len(rows)
     columns = columns_of(rows)
-    decisions = link(columns, story.options).decisions
+    decisions = link_by_keys(columns, story.options).decisions
     assert [run.left[place].decision for place in places] == [decision(decisions, i) for i in range(len(rows))]
 
 

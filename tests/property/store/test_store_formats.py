@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from bridge.spans import SCHEMA_VERSION
+from bridge.spans import SCHEMA_VERSION, SpanColumns
 from bridge.store.linked import LinkedSpansBuilder, cut
 from bridge.store.packing import Damaged, compress, decompress, pack_arrays, unpack_arrays
 from bridge.store.rows import (
     DECISIONS_VERSION,
+    SPAN_COLUMNS,
     pack_columns,
     pack_counts,
     pack_departure,
@@ -85,6 +86,16 @@ def test_columns_come_back(seed: int, n: int) -> None:
     """All columns of a batch."""
     batch = random_batch(seed, n)
     assert_same_table(unpack_columns(pack_columns(batch.columns, SCHEMA_VERSION), SCHEMA_VERSION), batch.columns)
+
+
+@settings(max_examples=20)
+@given(SEEDS, SIZES, st.sampled_from(sorted(SPAN_COLUMNS)))
+def test_columns_of_every_version_are_read(seed: int, n: int, version: int) -> None:
+    """What an older bridge wrote comes back, columns it did not know as 0."""
+    columns = random_batch(seed, n).columns
+    found = unpack_columns(pack_columns(columns, version), version)
+    known = {name: column for name, column in columns.items() if name in SPAN_COLUMNS[version]}
+    assert_same_table(found, SpanColumns.from_columns(n, **known))
 
 
 @settings(max_examples=40)

@@ -190,6 +190,34 @@ def test_address_that_is_no_text_is_a_fault(key: str) -> None:
     assert (row[key], faults_of(row)) == (0, {key})
 
 
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        (4711, 4711),
+        ("4711", 4711),
+        ("0", 0),
+        (-1, U64),
+        ("abc", 0x44BC2CF5AD770999),
+        ("9f2c1a1e-5b0a-4c7e-8f63-0d6f7d5b2a11", 0xB6AE74E0B4666411),
+        *((t, None) for t in (True, 1.5)),
+    ],
+    ids=repr,
+)
+def test_request_id_is_a_number_or_hashed(sent: Value, read: int | None) -> None:
+    """By XXH64 of its text; anything else is a fault."""
+    row = row_of(espan_of(request_id=sent))
+    assert (row["request_id"], faults_of(row)) == ((0, {"request_id"}) if read is None else (read, set()))
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"), [(1, 1), ("4294967295", 2**32 - 1), (0, 0), (2**32, None), (-1, None), ("odd", None)], ids=repr
+)
+def test_stream_id_has_32_bits(sent: Value, read: int | None) -> None:
+    """Beyond that is a fault."""
+    row = row_of(espan_of(stream_id=sent))
+    assert (row["stream_id"], faults_of(row)) == ((0, {"stream_id"}) if read is None else (read, set()))
+
+
 @pytest.mark.parametrize("key", ["src_port", "dst_port"])
 @pytest.mark.parametrize(
     ("sent", "read"), [("8080", 8080), (65535, 65535), (0, 0), (65536, None), ("-1", None), ("http", None)], ids=repr

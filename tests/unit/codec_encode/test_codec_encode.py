@@ -104,7 +104,13 @@ def test_ebpf_parent_of_a_root_is_zero() -> None:
 
 @pytest.mark.parametrize(
     ("method", "text"),
-    [(Method.NONE, None), (Method.SEQ, "seq"), (Method.THREAD, "thread"), (Method.HEADER, "header")],
+    [
+        (Method.NONE, None),
+        (Method.SEQ, "seq"),
+        (Method.THREAD, "thread"),
+        (Method.HEADER, "header"),
+        (Method.REQUEST_ID, "request_id"),
+    ],
 )
 def test_link_method_says_how_the_parent_was_found(method: Method, text: str | None) -> None:
     """espan.link.method is the method's lower-case name, and absent without one."""

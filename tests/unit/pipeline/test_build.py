@@ -42,6 +42,8 @@ max_trace_age = "1m"
 max_trace_spans = 77
 sampling_flags = "ignore"
 datadog_reject = "undecided"
+min_confidence = 0.75
+timing_budget = 1000
 """
 
 
@@ -91,6 +93,8 @@ def test_every_setting_of_the_linker_reaches_it(tmp_path: Path) -> None:
         clock_slack_ns=7_000_000,
         sampling_flags="ignore",
         datadog_reject="undecided",
+        min_confidence=0.75,
+        timing_budget=1000,
     )
     assert window_options(settings) == WindowOptions(
         window_ns=3 * 10**9, late_window_ns=11 * 10**9, max_trace_age_ns=60 * 10**9, max_trace_spans=77

@@ -73,7 +73,13 @@ def test_parents_of_a_root_are_zero(encode: Encoding) -> None:
 
 @pytest.mark.parametrize(
     ("method", "text"),
-    [(Method.NONE, None), (Method.SEQ, "seq"), (Method.THREAD, "thread"), (Method.HEADER, "header")],
+    [
+        (Method.NONE, None),
+        (Method.SEQ, "seq"),
+        (Method.THREAD, "thread"),
+        (Method.HEADER, "header"),
+        (Method.REQUEST_ID, "request_id"),
+    ],
 )
 def test_link_method_says_how_the_parent_was_found(method: Method, text: str | None) -> None:
     """The key has no dots, as Guance has none; without a parent there is none."""
