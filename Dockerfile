@@ -4,6 +4,7 @@ RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-de
 WORKDIR /src
 COPY pyproject.toml README.md ./
 COPY bridge bridge
+COPY conf/profiles conf/profiles
 # without pip in it: nothing is ever installed into the image later
 RUN python -m venv --without-pip /opt/espan && pip --python /opt/espan/bin/python install --no-cache-dir .
 

@@ -6,6 +6,7 @@
 A test fails when any of them lags behind schemas/espan.toml or schemas/*.proto.
 """
 
+import json
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ INCLUDES = (f"-I{SCHEMAS}", f"-I{Path(grpc_tools.__file__).with_name('_proto')}"
 TYPES = {
     "enum": "one of",
     "integer": "int or decimal text",
+    "double": "double",
     "port": "int or decimal text, 0..65535",
     "stream": "int or decimal text, 0..4294967295",
     "address": "text",
@@ -64,6 +66,20 @@ IDENTITY: Final = (
 {identity}
 )
 """What a derived span id is made of, in this order."""
+
+WORDS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {{
+{words}
+    }}
+)
+"""The keys that linking reads and that are one of a few words, with these."""
+
+NUMBERS: Final = frozenset(
+    (
+{numbers}
+    )
+)
+"""The keys that linking reads and that are numbers, whatever else they are."""
 
 KEY_OF_BIT: Final = (
 {bits}
@@ -152,8 +168,16 @@ def convention() -> str:
         required=names((a for a in found if a.required), 8),
         markers=names((a for a in found if a.marker), 8),
         identity=names(sorted((a for a in found if a.identity is not None), key=lambda a: a.identity or 0)),
+        words="\n".join(
+            f"        {a.constant}: ({', '.join(json.dumps(v) for v in a.values)})," for a in found if _read(a, "enum")
+        ),
+        numbers=names((a for a in found if _read(a, "integer", "port", "stream")), 8),
         bits=names(sorted((a for a in found if a.fault_bit is not None), key=lambda a: a.fault_bit or 0)),
     )
+
+
+def _read(attribute: Attribute, *types: str) -> bool:
+    return attribute.fault_bit is not None and attribute.type in types
 
 
 def page() -> str:

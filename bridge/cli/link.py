@@ -14,8 +14,11 @@ import numpy as np
 from bridge.codec.otlp_encode import encode_requests
 from bridge.codec.otlp_json import decode_json, encode_json
 from bridge.codec.otlp_protobuf import Decoded, decode_request
+from bridge.codec.profiles import use_profiles
+from bridge.config import load_profiles
 from bridge.errors import InvalidData
 from bridge.linker import LinkOptions, Links, link
+from bridge.linker.row_clocks import row_clocks
 from bridge.spans import LinkedSpans, Method, Outcome, PayloadBlock, SpanColumns, SpanLinks
 
 MAX_SPANS = 2048
@@ -42,7 +45,11 @@ class Window:
               help="Keep trace ids that were found in request headers.")  # fmt: skip
 @click.option("--sampling-rate", type=click.FloatRange(0.0, 1.0), default=1.0, show_default=True,
               help="Share of traces to keep where no header decides.")  # fmt: skip
-def link_command(inputs: tuple[Path, ...], output: Path, use_app_trace_id: bool, sampling_rate: float) -> None:
+@click.option("--profile", "profiles", multiple=True, metavar="NAME",
+              help="What spans of other agents look like: deepflow, headers, or a file. May be repeated.")  # fmt: skip
+def link_command(
+    inputs: tuple[Path, ...], output: Path, use_app_trace_id: bool, sampling_rate: float, profiles: tuple[str, ...]
+) -> None:
     """Link recorded eSpans offline, all of INPUT... as one window, and write the linked spans to a file.
 
     An INPUT is a file of OTLP/JSON lines (as the Collector's file exporter writes them), a file that holds one binary
@@ -52,7 +59,9 @@ def link_command(inputs: tuple[Path, ...], output: Path, use_app_trace_id: bool,
     Examples:
       espan-bridge link spans.otlp.jsonl --output linked.otlp.jsonl
       espan-bridge link spans.otlp.jsonl.gz --output - --no-use-app-trace-id
+      espan-bridge link deepflow.otlp.jsonl --output linked.otlp.jsonl --profile deepflow
     """
+    use_profiles(load_profiles(profiles))
     window = read_window(inputs)
     options = LinkOptions(use_app_trace_id=use_app_trace_id, sampling_rate=sampling_rate, timing=True)
     links = link(window.columns, options)
@@ -133,6 +142,7 @@ def write_linked(out: IO[bytes], window: Window, links: Links) -> int:
             trace_lo=carried.trace_lo,
             span_id=carried.span_id,
         ),
+        clocks=row_clocks(links.clocks.hosts, window.columns.sender[kept]),
     )
     for body, _ in encode_requests(linked, max_spans=MAX_SPANS, max_bytes=MAX_BYTES):
         out.write(encode_json(body) + b"\n")

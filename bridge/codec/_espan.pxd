@@ -16,13 +16,14 @@ cdef enum:  # keys that linking reads, by their bit in SpanColumns.faults
     KEYS
 
 cdef enum:
-    MAX_KEY = 32
-    MAX_NAMES = KEYS + 8  # a kernel may know other keys beside those
+    MAX_KEY = 64
+    MAX_NAMES = KEYS + 72  # a kernel may know other keys beside those, and those that profiles name
 
 cdef enum:  # bits of Row.texts
     PID_TEXT = 1
     SRC_IP_TEXT = 2
     DST_IP_TEXT = 4
+    HEADERS = 8  # not a text: request headers that Python reads
 
 cdef enum:  # bridge.spans.Kind and Encoding
     ORDINARY = 0

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bridge.spans.profiles import Rules
+
 def count_spans(data: bytes) -> int:
     """How many spans a request has, taken or not; -1 where it cannot be read. Spans themselves are not looked into."""
 
@@ -16,6 +18,10 @@ def scan(
     Returns how many were taken, how many refused, and of the first of those, 8 at most, (resource, scope, span, first
     byte, end). Taken is -1 where the request cannot be read, or has more spans than there are rows.
     """
+
+def use_rules(rules: Rules) -> None:
+    """Read attributes by these rules from now on, too. Not while another thread scans. Raises ValueError for more than
+    there is room for."""
 
 def cut_out(data: bytes, places: NDArray[Any]) -> bytes:
     """The bytes of the spans at these places, one after another. Raises ValueError for a place outside the request."""

@@ -11,7 +11,10 @@ from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from bridge.codec._espan cimport (
-    KEYS, ORDINARY, Espan, Form, Names, Row, Value, add_name, number_of, read_espan, set_value,
+    HEADERS, KEYS, ORDINARY, Espan, Form, Names, Row, Value, add_name, integer_value, number_of, read_espan, set_value,
+)
+from bridge.codec._profile cimport (
+    MAX_ATTRIBUTES, MAX_RULES, MAX_VALUES, Aliased, Default, Meaning, Profiles, Rule, resolve, set_aliased,
 )
 from bridge.codec._wire cimport DELIMITED, big_endian, is_utf8, little_endian, read_field, read_varint
 
@@ -28,7 +31,9 @@ cdef enum:
 
 cdef enum:  # tags: field number << 3 | wire type
     RESOURCE_SPANS = 0x0A  # in ExportTraceServiceRequest
-    SCOPE_SPANS = 0x12  # in ResourceSpans
+    RESOURCE = 0x0A  # in ResourceSpans
+    SCOPE_SPANS = 0x12
+    RESOURCE_ATTRIBUTE = 0x0A  # in Resource
     SPANS = 0x12  # in ScopeSpans
     TRACE_ID = 0x0A  # in Span
     SPAN_ID = 0x12
@@ -63,6 +68,7 @@ cdef struct Scan:
     int64_t resource, scope, span  # which one is being read
     Place place
     Refusal[MAX_TOLD] told
+    Aliased resource_says
 
 
 # --- what opentelemetry-proto says about its messages ----------------------------------------------------------------
@@ -110,15 +116,65 @@ cdef Names names
 _KEYS = tuple(key.encode() for key in convention.KEY_OF_BIT)  # keeps alive what `names` points at
 if len(_KEYS) != KEYS:
     raise ImportError("the kernel knows other keys than schemas/espan.toml")
-memset(&names, 0, sizeof(Names))
-for _bit, _key in enumerate(_KEYS):
-    add_name(&names, _key, _bit)
+cdef Profiles profiles
+_held = ()  # keeps alive what `profiles` and the names of its attributes point at
+
 
 cdef uint32_t MARKERS = sum(convention.FAULT[key] for key in convention.MARKERS)
 cdef uint32_t REQUIRED = sum(convention.FAULT[key] for key in convention.REQUIRED)
 cdef uint32_t COUNTED = sum(
     convention.FAULT[key] for key in convention.IDENTITY if key not in (convention.START, convention.DURATION)
 )
+
+
+cdef Value value_of(value):
+    """A text, which its caller keeps alive, or a number."""
+    cdef Value found
+    memset(&found, 0, sizeof(Value))
+    if isinstance(value, bytes):
+        found.form, found.text, found.n = Form.TEXT, <const uint8_t*> PyBytes_AS_STRING(value), len(value)
+    else:
+        found.form, found.number = Form.INTEGER, value & 0xFFFFFFFFFFFFFFFF
+    return found
+
+
+def use_rules(rules):
+    global _held
+    cdef int number = 0
+    cdef Value sent
+    cdef Meaning meaning
+    held = []
+
+    def kept(value):
+        value = value.encode() if isinstance(value, str) else value
+        held.append(value)
+        return value
+
+    if (
+        len(rules.attributes) > MAX_ATTRIBUTES or max(len(rules.rules), len(rules.defaults)) > MAX_RULES
+        or sum(len(rule.values) for rule in rules.rules) > MAX_VALUES
+    ):
+        raise ValueError("more rules than the kernel has room for")
+    memset(&names, 0, sizeof(Names))
+    memset(&profiles, 0, sizeof(Profiles))
+    for bit, key in enumerate((*_KEYS, *map(kept, rules.attributes))):
+        add_name(&names, key, bit)
+    for i, rule in enumerate(rules.rules):
+        profiles.rules[i] = Rule(rule.key, rule.attribute, rule.side, number, len(rule.values), rule.profile)
+        for sent_text, becomes in rule.values:
+            sent = value_of(kept(sent_text))
+            meaning.text, meaning.n = sent.text, sent.n
+            meaning.is_number = (
+                integer_value(&sent, &meaning.number) and str(<int64_t> meaning.number) == sent_text
+            )
+            meaning.becomes = value_of(kept(becomes))
+            profiles.meanings[number] = meaning
+            number += 1
+    for i, (key, profile, value) in enumerate(rules.defaults):
+        profiles.defaults[i] = Default(key, profile, value_of(kept(value)))
+    profiles.n_rules, profiles.n_defaults = len(rules.rules), len(rules.defaults)
+    profiles.n_attributes, profiles.headers, profiles.markers = len(rules.attributes), rules.header_mask(), MARKERS
+    _held = tuple(held)
 
 
 # --- messages: whether protobuf reads them ---------------------------------------------------------------------------
@@ -178,7 +234,9 @@ cdef inline bint read_any_value(const uint8_t* p, const uint8_t* end, int depth,
     return True
 
 
-cdef inline bint read_attribute(const uint8_t* p, const uint8_t* end, int depth, Espan* espan) noexcept nogil:
+cdef inline bint read_attribute(
+    const uint8_t* p, const uint8_t* end, int depth, Espan* espan, Aliased* aliased
+) noexcept nogil:
     """A KeyValue. Of a field given twice the last counts, values are merged; of a key given twice the last counts."""
     cdef uint64_t tag
     cdef const uint8_t* content
@@ -201,7 +259,9 @@ cdef inline bint read_attribute(const uint8_t* p, const uint8_t* end, int depth,
         elif tag & 7 == DELIMITED and not is_content(content, p, PAIR_MESSAGE, tag, depth):
             return False
     number = number_of(&names, key, n)
-    if number >= 0:
+    if number >= KEYS:
+        set_aliased(aliased, number - KEYS, &value)
+    elif number >= 0:
         set_value(espan, number, &value)
     return True
 
@@ -243,6 +303,9 @@ cdef bint scan_span(Scan* scan, const uint8_t* p, const uint8_t* end, int depth)
     cdef const uint8_t* content
     cdef const uint8_t* first = p
     cdef bint valid = True  # every id that is written, also where a later one overrides it
+    cdef Aliased aliased
+    cdef bint is_espan
+    aliased.present = 0
     espan.there = espan.present = 0
     espan.own_start = espan.own_end = 0
     espan.data = scan.data
@@ -252,7 +315,7 @@ cdef bint scan_span(Scan* scan, const uint8_t* p, const uint8_t* end, int depth)
         if p == NULL:
             return False
         if tag == ATTRIBUTE:
-            if not read_attribute(content, p, depth - 1, &espan):
+            if not read_attribute(content, p, depth - 1, &espan, &aliased):
                 return False
         elif tag == TRACE_ID:
             valid &= is_id(content, p, 16)
@@ -273,10 +336,16 @@ cdef bint scan_span(Scan* scan, const uint8_t* p, const uint8_t* end, int depth)
             espan.own_end = little_endian(content)
         elif tag & 7 == DELIMITED and not is_content(content, p, SPAN_MESSAGE, tag, depth):
             return False
-    if espan.there & MARKERS:
+    is_espan = espan.there & MARKERS != 0
+    if profiles.n_attributes:
+        is_espan |= resolve(&profiles, &espan, &aliased, &scan.resource_says)
+        if aliased.present & profiles.headers:
+            row.texts = HEADERS
+    if is_espan:
         read_espan(&espan, &row, REQUIRED, COUNTED)
     elif valid and row.trace_hi | row.trace_lo and row.sent_span_id:
         row.kind = ORDINARY
+        row.texts = 0
         row.start_ns = <int64_t> espan.own_start if espan.own_start <= <uint64_t> INT64_MAX else 0
         row.end_ns = <int64_t> espan.own_end if espan.own_end <= <uint64_t> INT64_MAX else 0
     else:
@@ -313,10 +382,40 @@ cdef bint scan_scope(Scan* scan, const uint8_t* p, const uint8_t* end, int depth
     return True
 
 
+cdef void read_resource(Scan* scan, const uint8_t* p, const uint8_t* end, int depth) noexcept nogil:
+    """What a ResourceSpans says of the attributes that profiles name, before its spans are read.
+
+    A resource given twice is one. Whether it all can be read is seen later.
+    """
+    cdef Espan own  # what the resource says by our own keys does not count
+    cdef uint64_t tag
+    cdef const uint8_t* inner
+    cdef const uint8_t* inner_end
+    cdef const uint8_t* content
+    own.there = own.present = 0
+    scan.resource_says.present = 0
+    while p < end:
+        p = read_field(p, end, depth, &tag, &inner)
+        if p == NULL:
+            return
+        if tag != RESOURCE:
+            continue
+        inner_end = p
+        while inner < inner_end:
+            inner = read_field(inner, inner_end, depth - 1, &tag, &content)
+            if inner == NULL or (
+                tag == RESOURCE_ATTRIBUTE
+                and not read_attribute(content, inner, depth - 2, &own, &scan.resource_says)
+            ):
+                return
+
+
 cdef bint scan_resource(Scan* scan, const uint8_t* p, const uint8_t* end, int depth) noexcept nogil:
     cdef uint64_t tag
     cdef const uint8_t* content
     scan.place.resource, scan.place.resource_bytes, scan.scope = p - scan.data, end - p, 0
+    if profiles.n_attributes:
+        read_resource(scan, p, end, depth)
     while p < end:
         p = read_field(p, end, depth, &tag, &content)
         if p == NULL:
@@ -434,3 +533,15 @@ def without_field_2(bytes data not None, int64_t at, int64_t length):
         if tag != SPANS:
             kept.append((<const char*> field)[: p - field])
     return b"".join(kept)
+
+
+class _NoRules:
+    """Our own names alone."""
+
+    attributes = rules = defaults = ()
+
+    def header_mask(self):
+        return 0
+
+
+use_rules(_NoRules())

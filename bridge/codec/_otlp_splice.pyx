@@ -13,6 +13,7 @@ from libc.string cimport memcmp, memcpy
 
 import numpy as np
 
+from bridge.codec.decided import confidence_of
 from bridge.errors import InvalidData
 from bridge.spans import Method
 
@@ -30,9 +31,16 @@ cdef enum:
     MAX_GROUPS = 100
 
 
+NO_CLOCK = np.zeros(0, np.uint32)
+
+
 cdef bytes attribute(bytes key, bytes text):
+    """An attribute of a span that is a text."""
+    return any_attribute(key, b"\x0a" + bytes((len(text),)) + text)
+
+
+cdef bytes any_attribute(bytes key, bytes value):
     """An attribute of a span as it is written; all lengths are below 128."""
-    value = b"\x0a" + bytes((len(text),)) + text
     pair = b"\x0a" + bytes((len(key),)) + key + b"\x12" + bytes((len(value),)) + value
     return bytes((ATTRIBUTE, len(pair))) + pair
 
@@ -40,6 +48,7 @@ cdef bytes attribute(bytes key, bytes text):
 cdef bytes EBPF_TRACE = attribute(b"ebpf_trace_id", b"0" * 32)
 cdef bytes EBPF_PARENT = attribute(b"ebpf_parent_id", b"0" * 16)
 cdef bytes EBPF_ROOT = attribute(b"ebpf_parent_id", b"0")
+cdef bytes CONFIDENCE = any_attribute(b"espan.link.confidence", b"\x21" + bytes(8))
 cdef list METHOD = [b"", *(attribute(b"espan.link.method", m.name.lower().encode()) for m in Method if m)]
 cdef int METHODS = len(METHOD)
 
@@ -47,7 +56,7 @@ cdef struct Text:
     const char* data
     Py_ssize_t n
 
-cdef Text ebpf_trace, ebpf_parent, ebpf_root
+cdef Text ebpf_trace, ebpf_parent, ebpf_root, confidence
 cdef Text[MAX_METHODS] methods
 
 
@@ -57,6 +66,7 @@ cdef Text text_of(bytes text):
 
 
 ebpf_trace, ebpf_parent, ebpf_root = text_of(EBPF_TRACE), text_of(EBPF_PARENT), text_of(EBPF_ROOT)
+confidence = text_of(CONFIDENCE)
 for _number in range(METHODS):
     methods[_number] = text_of(METHOD[_number])
 
@@ -74,6 +84,7 @@ cdef struct Span:
     int64_t cuts
     int64_t link
     int64_t links
+    uint32_t clock
     uint8_t edited
     uint8_t method
     uint8_t has_parent
@@ -178,7 +189,13 @@ cdef inline bint is_replaced_key(const uint8_t* key, uint64_t n) noexcept nogil:
         return memcmp(key, b"app_parent_id_l", 15) == 0
     if n == 17:
         return memcmp(key, b"espan.link.method", 17) == 0
-    return n == 21 and memcmp(key, b"espan.link.confidence", 21) == 0
+    if n == 21:
+        return (
+            memcmp(key, b"espan.link.confidence", 21) == 0
+            or memcmp(key, b"espan.clock.reference", 21) == 0
+            or memcmp(key, b"espan.clock.offset_ns", 21) == 0
+        )
+    return n == 26 and memcmp(key, b"espan.clock.uncertainty_ns", 26) == 0
 
 
 cdef inline int is_replaced(const uint8_t* p, const uint8_t* end) noexcept nogil:
@@ -243,6 +260,15 @@ cdef inline uint8_t* put_number(uint8_t* out, uint64_t value) noexcept nogil:
     return out + 8
 
 
+cdef inline void put_double(uint8_t* out, double value) noexcept nogil:
+    """8 bytes, little-endian."""
+    cdef int i
+    cdef uint64_t bits
+    memcpy(&bits, &value, 8)
+    for i in range(8):
+        out[i] = <uint8_t> (bits >> 8 * i)
+
+
 cdef inline uint8_t* put_span_id(uint8_t* out, uint8_t tag, uint64_t span_id) noexcept nogil:
     return put_number(put_byte(put_byte(out, tag), 8), span_id)
 
@@ -272,6 +298,10 @@ cdef class Splicer:
     cdef Py_ssize_t _n
     cdef Cut* _cuts
     cdef int64_t _n_cuts, _cut_capacity
+    cdef object _clock_texts  # holds what `_clocks` points into
+    cdef Text* _clocks  # the first is none
+    cdef Py_ssize_t _n_clocks
+    cdef const double[:] _confidence
     cdef const uint64_t[:] _trace_hi, _trace_lo, _span_id, _parent_id, _ebpf_hi, _ebpf_lo, _ebpf_parent
     cdef const uint64_t[:] _link_hi, _link_lo, _link_id
 
@@ -283,8 +313,11 @@ cdef class Splicer:
         const int64_t[:] end,
         decisions,
         links,
+        clocks=(),
+        clock=NO_CLOCK,
     ):
         cdef Py_ssize_t n = len(decisions), failed
+        cdef const double[:] sure = confidence_of(decisions)
         self._payloads = tuple(data)
         self._trace_hi, self._trace_lo = column(decisions.trace_hi, n), column(decisions.trace_lo, n)
         self._span_id, self._parent_id = column(decisions.span_id, n), column(decisions.parent_span_id, n)
@@ -296,8 +329,12 @@ cdef class Splicer:
         if self._spans == NULL:
             raise MemoryError
         self._n = n
+        if sure.shape[0] != n:
+            raise ValueError("Splicer: columns of unequal length")
+        self._confidence = sure
+        self._take_clocks(clocks)
         self._locate(block, start, end)
-        self._decide(decisions.outcome, decisions.method, links.row)
+        self._decide(decisions.outcome, decisions.method, links.row, clock)
         with nogil:
             failed = self._walk()
         if failed == -2:
@@ -309,6 +346,18 @@ cdef class Splicer:
     def __dealloc__(self):
         free(self._spans)
         free(self._cuts)
+        free(self._clocks)
+
+    cdef int _take_clocks(self, clocks) except -1:
+        cdef Py_ssize_t i
+        self._clock_texts = (b"", *clocks)
+        self._n_clocks = len(self._clock_texts)
+        self._clocks = <Text*> calloc(self._n_clocks, sizeof(Text))
+        if self._clocks == NULL:
+            raise MemoryError
+        for i in range(self._n_clocks):
+            self._clocks[i] = text_of(<bytes?> self._clock_texts[i])
+        return 0
 
     cdef int _locate(self, const uint32_t[:] block, const int64_t[:] start, const int64_t[:] end) except -1:
         """Find the bytes of each span, inside its payload."""
@@ -332,10 +381,18 @@ cdef class Splicer:
             self._spans[i].length = stop - begin
         return 0
 
-    cdef int _decide(self, const uint8_t[:] outcome, const uint8_t[:] method, const int64_t[:] link_row) except -1:
+    cdef int _decide(
+        self,
+        const uint8_t[:] outcome,
+        const uint8_t[:] method,
+        const int64_t[:] link_row,
+        const uint32_t[:] clock,
+    ) except -1:
         """Note what each span is given, so that its size cannot change any more."""
         cdef Py_ssize_t i, j = 0, m = link_row.shape[0]
         cdef Span* span
+        if clock.shape[0] and clock.shape[0] != self._n:
+            raise ValueError("Splicer: columns of unequal length")
         if m != self._link_id.shape[0] or outcome.shape[0] != self._n or method.shape[0] != self._n:
             raise ValueError("Splicer: columns of unequal length")
         for i in range(self._n):
@@ -344,6 +401,10 @@ cdef class Splicer:
             span.method = method[i] if method[i] < METHODS else 0
             span.has_parent = self._parent_id[i] != 0
             span.has_ebpf_parent = self._ebpf_parent[i] != 0
+            if clock.shape[0]:
+                span.clock = clock[i]
+                if span.clock >= self._n_clocks:
+                    raise ValueError("Splicer: a row whose clock is not there")
             span.link = j
             while j < m and link_row[j] == i:
                 j += 1
@@ -385,6 +446,8 @@ cdef class Splicer:
                     return -2
             span.size += 18 + 10 + 10 * span.has_parent + ebpf_trace.n + methods[span.method].n
             span.size += ebpf_parent.n if span.has_ebpf_parent else ebpf_root.n
+            span.size += confidence.n if span.method else 0
+            span.size += self._clocks[span.clock].n
             span.size += span.links * (2 + LINK_BYTES)
         return -1
 
@@ -491,7 +554,11 @@ cdef class Splicer:
             put_hex(out - 16, self._ebpf_parent[row])
         else:
             out = put(out, ebpf_root.data, ebpf_root.n)
-        return put(out, methods[span.method].data, methods[span.method].n)
+        if span.method:
+            out = put(out, methods[span.method].data, methods[span.method].n)
+            out = put(out, confidence.data, confidence.n)
+            put_double(out - 8, self._confidence[row])
+        return put(out, self._clocks[span.clock].data, self._clocks[span.clock].n)
 
     cdef uint8_t* _put_links(self, uint8_t* out, Span* span) noexcept nogil:
         cdef int64_t i

@@ -13,6 +13,7 @@ slower, but with the same output. Decided against: appending ids so that they ov
 override, and the old ones would be sent too), and parsing spans with protobuf (which writes fields its own way).
 """
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby, pairwise
@@ -21,10 +22,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from bridge.codec.decided import confidence_of
 from bridge.codec.points.to_otlp import as_otlp
 from bridge.codec.wire import field, fields, head, varint
 from bridge.errors import InvalidData
-from bridge.spans import Context, Decisions, LinkedSpans, Method, Outcome, SpanLinks
+from bridge.spans import ClockOffsets, Context, Decisions, LinkedSpans, Method, Outcome, SpanLinks
 
 I64Array = NDArray[np.int64]
 U32Array = NDArray[np.uint32]
@@ -38,6 +40,9 @@ REPLACED_KEYS: Final = frozenset(
         b"ebpf_parent_id",
         b"espan.link.method",
         b"espan.link.confidence",
+        b"espan.clock.reference",
+        b"espan.clock.offset_ns",
+        b"espan.clock.uncertainty_ns",
     )
 )
 """Attributes that an exported eSpan does not keep; the kernel knows them too."""
@@ -45,8 +50,10 @@ REPLACED_KEYS: Final = frozenset(
 # Tags of ExportTraceServiceRequest, ResourceSpans, ScopeSpans, Span, KeyValue, AnyValue: field number << 3 | 2.
 _RESOURCE_SPANS, _SCOPE_SPANS, _SPANS = 0x0A, 0x12, 0x12
 _TRACE_ID, _SPAN_ID, _PARENT_ID, _ATTRIBUTE, _LINK = 0x0A, 0x12, 0x22, 0x4A, 0x6A
-_KEY, _VALUE, _STRING_VALUE = 0x0A, 0x12, 0x0A
+_KEY, _VALUE, _STRING_VALUE, _INT_VALUE, _DOUBLE_VALUE = 0x0A, 0x12, 0x0A, b"\x18", b"\x21"
+_NO_CLOCK: Final = np.zeros(0, np.uint32)
 _METHODS: Final = tuple(m for m in Method if m)
+_U64: Final = 2**64 - 1
 _ID_LENGTHS: Final = {_TRACE_ID: (0, 16), _SPAN_ID: (0, 8)}
 """What is allowed in a link."""
 
@@ -85,7 +92,19 @@ def _splicer(linked: LinkedSpans) -> "PlainSplicer":
     ends = np.concatenate([block.offsets[1:] for block in linked.blocks])[rows]
     by_row = np.argsort(linked.links.row, kind="stable")
     data = [block.data for block in linked.blocks]
-    return Splicer(data, linked.block, starts, ends, linked.decisions, linked.links.take(by_row))
+    links, clocks = linked.links.take(by_row), clock_attributes(linked.clocks.offsets)
+    return Splicer(data, linked.block, starts, ends, linked.decisions, links, clocks, linked.clocks.of_row)
+
+
+def clock_attributes(offsets: ClockOffsets) -> list[bytes]:
+    """What a span says of the clock of its host, for each clock."""
+    rows = zip(*(column.tolist() for _, column in offsets.items()), strict=True)
+    return [
+        _attribute(b"espan.clock.reference", field(_STRING_VALUE, f"{reference:016x}".encode()))
+        + _attribute(b"espan.clock.offset_ns", _INT_VALUE + varint(offset & _U64))
+        + _attribute(b"espan.clock.uncertainty_ns", _INT_VALUE + varint(uncertainty & _U64))
+        for reference, offset, uncertainty in rows
+    ]
 
 
 def flat_rows(linked: LinkedSpans) -> I64Array:
@@ -189,10 +208,11 @@ class PlainSplicer:
     """Spans as they leave: each with its tag and length as a field `spans` of ScopeSpans.
 
     data: payload of each block. block, start, end: shape (n,); span i is data[block[i]][start[i]:end[i]]. decisions:
-    n rows; those of outcome EXPORT are eSpans, all others leave as they came. links: sorted by row.
+    n rows; those of outcome EXPORT are eSpans, all others leave as they came. links: sorted by row. clocks: attributes
+    that an eSpan is given for its clock; clock: shape (n,), its number in `clocks` from 1, 0 for none; or empty.
 
     Raises InvalidData where a span lies outside its payload or an eSpan is no protobuf message, and ValueError where
-    columns differ in length or a link names no row.
+    columns differ in length, a link names no row or a row no clock.
     """
 
     sizes: I64Array
@@ -206,18 +226,25 @@ class PlainSplicer:
         end: I64Array,
         decisions: Decisions,
         links: SpanLinks,
+        clocks: Sequence[bytes] = (),
+        clock: U32Array = _NO_CLOCK,
     ) -> None:
         n = len(decisions)
-        if {block.size, start.size, end.size} != {n} or ((links.row < 0) | (links.row >= n)).any():
+        if {block.size, start.size, end.size, clock.size or n} != {n} or ((links.row < 0) | (links.row >= n)).any():
             raise ValueError("PlainSplicer: columns of unequal length, or a link at a row that is not there")
+        if clock.size and int(clock.max()) > len(clocks):
+            raise ValueError("PlainSplicer: a row whose clock is not there")
         linked = np.searchsorted(links.row, np.arange(n + 1)).tolist()
+        said = [b"", *clocks]
+        confidence = confidence_of(decisions)
         self._spans: list[bytes] = []
         for i, (number, begin, stop) in enumerate(zip(block.tolist(), start.tolist(), end.tolist(), strict=True)):
             if number >= len(data) or not 0 <= begin <= stop <= len(data[number]):
                 raise InvalidData(f"span {i} lies outside its payload")
             span = data[number][begin:stop]
             if decisions.outcome[i] == Outcome.EXPORT:
-                span = _spliced(i, span, decisions, links, range(linked[i], linked[i + 1]))
+                added = _decided(decisions, i, float(confidence[i])) + (said[clock[i]] if clock.size else b"")
+                span = _spliced(i, span, decisions, added, links, range(linked[i], linked[i + 1]))
             self._spans.append(head(_SPANS, len(span)) + span)
         self.sizes = np.array([len(span) for span in self._spans], np.int64)
 
@@ -236,10 +263,23 @@ class PlainSplicer:
         return b"".join([*parts[0], *chain.from_iterable([h, *p] for h, p in zip(heads, parts[1:], strict=True))])
 
 
-def _spliced(i: int, span: bytes, decisions: Decisions, links: SpanLinks, carried: range) -> bytes:
-    """Span i with what was decided, and the links it carries, in the place of what it came with."""
-    trace_id = _id(decisions.trace_hi[i]) + _id(decisions.trace_lo[i])
+def _decided(decisions: Decisions, i: int, confidence: float) -> bytes:
+    """What linking says of span i, as attributes."""
     ebpf_trace_id = _id(decisions.ebpf_trace_hi[i]) + _id(decisions.ebpf_trace_lo[i])
+    parent = decisions.ebpf_parent_id[i]
+    out = [
+        _text_attribute(b"ebpf_trace_id", ebpf_trace_id.hex().encode()),
+        _text_attribute(b"ebpf_parent_id", _id(parent).hex().encode() if parent else b"0"),
+    ]
+    if decisions.method[i] in _METHODS:
+        out.append(_text_attribute(b"espan.link.method", Method(decisions.method[i]).name.lower().encode()))
+        out.append(_attribute(b"espan.link.confidence", _DOUBLE_VALUE + struct.pack("<d", confidence)))
+    return b"".join(out)
+
+
+def _spliced(i: int, span: bytes, decisions: Decisions, added: bytes, links: SpanLinks, carried: range) -> bytes:
+    """Span i with what was decided, these attributes and the links it carries in the place of what it came with."""
+    trace_id = _id(decisions.trace_hi[i]) + _id(decisions.trace_lo[i])
     out = [field(_TRACE_ID, trace_id), field(_SPAN_ID, _id(decisions.span_id[i]))]
     if decisions.parent_span_id[i]:
         out.append(field(_PARENT_ID, _id(decisions.parent_span_id[i])))
@@ -247,11 +287,7 @@ def _spliced(i: int, span: bytes, decisions: Decisions, links: SpanLinks, carrie
         out += [raw for tag, raw, value in fields(span) if not _is_cut_out(tag, value)]
     except InvalidData as exc:
         raise InvalidData(f"span {i}: {exc}") from exc
-    out.append(_attribute(b"ebpf_trace_id", ebpf_trace_id.hex().encode()))
-    parent = decisions.ebpf_parent_id[i]
-    out.append(_attribute(b"ebpf_parent_id", _id(parent).hex().encode() if parent else b"0"))
-    if decisions.method[i] in _METHODS:
-        out.append(_attribute(b"espan.link.method", Method(decisions.method[i]).name.lower().encode()))
+    out.append(added)
     for j in carried:
         trace_id = _id(links.trace_hi[j]) + _id(links.trace_lo[j])
         out.append(field(_LINK, field(_TRACE_ID, trace_id) + field(_SPAN_ID, _id(links.span_id[j]))))
@@ -268,8 +304,12 @@ def _is_cut_out(tag: int, value: bytes) -> bool:
     return bool(keys) and keys[-1] in REPLACED_KEYS  # of a field given twice, protobuf takes the last
 
 
-def _attribute(key: bytes, text: bytes) -> bytes:
-    return field(_ATTRIBUTE, field(_KEY, key) + field(_VALUE, field(_STRING_VALUE, text)))
+def _attribute(key: bytes, value: bytes) -> bytes:
+    return field(_ATTRIBUTE, field(_KEY, key) + field(_VALUE, value))
+
+
+def _text_attribute(key: bytes, text: bytes) -> bytes:
+    return _attribute(key, field(_STRING_VALUE, text))
 
 
 def _id(number: int | np.uint64) -> bytes:

@@ -9,6 +9,7 @@ passes here can be read by whoever gets it next.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -18,7 +19,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from bridge.codec import otlp_view_pb2 as view
 from bridge.codec.espan import U64, Value, own_time, read_espan
-from bridge.codec.rows import ROW, read_texts
+from bridge.codec.profiles import header_columns, header_texts, resolve, rules_in_use
+from bridge.codec.rows import HEADERS, ROW, read_texts
 from bridge.codec.wire import fields
 from bridge.errors import InvalidData
 from bridge.spans import Context, Kind, convention
@@ -94,6 +96,8 @@ def scan_compiled(data: bytes) -> Scan:
         raise InvalidData(what_is_wrong(data))
     rows, places = rows[:taken], places[:taken]
     read_texts(rows, data)
+    if rules_in_use().headers:
+        _read_headers(rows, places, data)
     contexts, context = _contexts(places, data)
     return Scan(
         rows=rows,
@@ -104,6 +108,16 @@ def scan_compiled(data: bytes) -> Scan:
         refused=refused,
         refusals=tuple(Refusal(r, s, i, _why_refused(data[at:end])) for r, s, i, at, end in refusals),
     )
+
+
+def _read_headers(rows: NDArray[np.void], places: NDArray[np.void], data: bytes) -> None:
+    """Put into the rows what the headers say that spans report; the kernel has found which do."""
+    for row in np.flatnonzero(rows["texts"] & HEADERS).tolist():
+        at, length = (int(places[name][row]) for name in ("span", "span_bytes"))
+        span = view.Span.FromString(data[at : at + length])
+        headers = header_texts(rules_in_use(), {pair.key: pair.value for pair in span.attributes})
+        for name, value in header_columns(rows[row], headers).items():
+            rows[name][row] = value
 
 
 def _contexts(places: NDArray[np.void], data: bytes) -> tuple[tuple[Context, ...], NDArray[np.uint32]]:
@@ -149,11 +163,12 @@ def scan_plain(data: bytes) -> Scan:
     for r, resource_spans in enumerate(view.Request.FromString(data).resource_spans):
         resource = view.ResourceSpans.FromString(resource_spans)
         around = _without(resource, "scope_spans")
+        said = _said_by_resource(resource_spans)
         for s, scope_spans in enumerate(resource.scope_spans):
             scope = view.ScopeSpans.FromString(scope_spans)
             taken = len(spans)
             for i, span in enumerate(scope.spans):
-                if (row := read_row(span)) is not None:
+                if (row := read_row(span, said)) is not None:
                     rows.append(row)
                     spans.append(span)
                     continue
@@ -181,15 +196,35 @@ def _without(message: _Around, field: Any) -> bytes:
     return rest.SerializeToString()
 
 
-def read_row(data: bytes) -> tuple[int, ...] | None:
-    """The fields of ROW for one span; None if it is an ordinary span with invalid ids."""
+def _said_by_resource(resource_spans: bytes) -> dict[str, Value]:
+    """The attributes of a resource that profiles name."""
+    if not rules_in_use().attributes:
+        return {}
+    resource = view.ResourceHead.FromString(resource_spans).resource
+    return _said({pair.key: pair.value for pair in resource.attributes})
+
+
+def _said(attributes: Mapping[str, view.Value]) -> dict[str, Value]:
+    """Those of these attributes that profiles name, without empty texts."""
+    found = _values(attributes, rules_in_use().attributes)
+    return {name: value for name, value in found.items() if value != ""}
+
+
+def read_row(data: bytes, resource: Mapping[str, Value] = MappingProxyType({})) -> tuple[int, ...] | None:
+    """The fields of ROW for one span; None if it is an ordinary span with invalid ids.
+
+    resource: attributes of its resource that profiles name, as far as they have a value.
+    """
     span = view.Span.FromString(data)
     trace_id, span_id, parent_id = _id(span.trace_id, 16), _id(span.span_id, 8), _id(span.parent_span_id, 8)
     row = {"trace_hi": trace_id >> 64, "trace_lo": trace_id & U64, "sent_span_id": span_id, "parent_id": parent_id}
     start, end = span.start_time_unix_nano, span.end_time_unix_nano
     attributes = {pair.key: pair.value for pair in span.attributes}
-    if not convention.MARKERS.isdisjoint(attributes):
-        row |= read_espan(_values(attributes, convention.KEY_OF_BIT), start, end)
+    values = {key: value for key, value in _values(attributes, convention.KEY_OF_BIT).items() if value != ""}
+    values, is_espan = resolve(rules_in_use(), values, _said(attributes), resource)
+    if is_espan or not convention.MARKERS.isdisjoint(attributes):
+        row |= read_espan(values, start, end)
+        row |= header_columns(row, header_texts(rules_in_use(), attributes))
     elif not _why_refused(data):
         row |= {"kind": Kind.ORDINARY, "start_ns": own_time(start), "end_ns": own_time(end)}
     else:
@@ -211,19 +246,24 @@ def _values(attributes: Mapping[str, view.Value], keys: Sequence[str]) -> dict[s
 
 
 def resource_texts(resource_spans: bytes) -> tuple[str, str]:
-    """host.name and service.name of a context's resource, empty where it has none."""
+    """host.name and service.name of a context's resource, or what profiles take for them; empty where it has none."""
+    names = rules_in_use().resource
     if len(resource_spans) > _MAX_CACHED_BYTES:
-        return _resource_texts.__wrapped__(resource_spans)
-    return _resource_texts(resource_spans)
+        return _resource_texts.__wrapped__(resource_spans, names)
+    return _resource_texts(resource_spans, names)
 
 
 @lru_cache(maxsize=1024)
-def _resource_texts(resource_spans: bytes) -> tuple[str, str]:
+def _resource_texts(resource_spans: bytes, names: tuple[tuple[str, ...], ...]) -> tuple[str, str]:
     resource = view.ResourceHead.FromString(resource_spans).resource
     attributes = {pair.key: pair.value for pair in resource.attributes}
-    found = _values(attributes, ("host.name", "service.name"))
-    host, service = (found.get(key, "") for key in ("host.name", "service.name"))
-    return host if isinstance(host, str) else "", service if isinstance(service, str) else ""
+    host, service = (_first_text(attributes, wanted) for wanted in names)
+    return host, service
+
+
+def _first_text(attributes: Mapping[str, view.Value], names: Sequence[str]) -> str:
+    texts = (value for value in _values(attributes, names).values() if isinstance(value, str))
+    return next(filter(None, texts), "")
 
 
 def _why_refused(data: bytes) -> str:

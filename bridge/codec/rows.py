@@ -36,6 +36,8 @@ sent_span_id holds the id of ordinary spans, too.
 """
 TEXT_COLUMNS: Final = (("pid", 1, hash_of), ("src_ip", 2, address), ("dst_ip", 4, address))
 """(column, bit in `texts`, what becomes of the text). Under the bit the column says where: first byte << 32 | bytes."""
+HEADERS: Final = 8
+"""Bit in `texts` of an eSpan that reports request headers."""
 
 _DERIVED = ("span_id", "sender", "service", "digest")
 _IDENTITY = (

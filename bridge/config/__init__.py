@@ -19,6 +19,7 @@ from bridge.config.exporters import (
     TlsSettings,
 )
 from bridge.config.loader import Loaded, load
+from bridge.config.profiles import load_profiles
 from bridge.config.settings import Settings
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     "Settings",
     "TlsSettings",
     "load",
+    "load_profiles",
 ]

@@ -22,8 +22,10 @@ from bridge.config.exporters import (
 )
 from bridge.config.fields import masked_url
 from bridge.config.problems import Path, Problem, named, shown
+from bridge.config.profiles import load_profiles
 from bridge.config.settings import Settings
 from bridge.config.units import format_duration
+from bridge.errors import ConfigError
 
 WINDOW = ("inputs", "ebpftrace", "window")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -70,6 +72,7 @@ def check(settings: Settings, variables: Mapping[Path, str]) -> Iterator[Problem
     yield from _files(settings)
     yield from _workspaces(settings, variables)
     yield from _global_tags(settings, variables)
+    yield from _profiles(settings)
 
 
 def _names(settings: Settings) -> Iterator[Problem]:
@@ -200,6 +203,13 @@ def _tls(settings: Settings, variables: Mapping[Path, str]) -> Iterator[Problem]
                 yield Problem(
                     named((*path, key), variables), f' = "{file}": there is no such file, or it cannot be read', about
                 )
+
+
+def _profiles(settings: Settings) -> Iterator[Problem]:
+    try:
+        load_profiles(settings.receivers.profiles)
+    except ConfigError as exc:
+        yield Problem("receivers.profiles", f": {exc}", (("receivers", "profiles"),))
 
 
 def _files(settings: Settings) -> Iterator[Problem]:

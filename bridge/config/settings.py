@@ -26,6 +26,11 @@ from bridge.config.table import Table
 
 S = 10**9
 LATE_WINDOWS = 3
+ProfileNames: TypeAlias = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
+    Allowed('a list of names of profiles or of paths, such as ["deepflow"] or ["./agent.toml"]'),
+]
 ForwardUrl: TypeAlias = Annotated[HttpUrl, Allowed("http://HOST:PORT or https://HOST:PORT")]
 
 
@@ -129,6 +134,11 @@ class DatakitReceiverSettings(Table):
 class ReceiversSettings(Table):
     """Where senders reach the bridge."""
 
+    profiles: ProfileNames = Field(
+        default=(),
+        description="What the OTLP spans of agents other than DataKit's look like: profiles that come with the bridge "
+        "(deepflow, headers), or files like theirs; see docs/profiles.md. Of several an earlier one comes first.",
+    )
     otlp_grpc: OtlpGrpcReceiverSettings = Field(default=OtlpGrpcReceiverSettings(), description="OTLP over gRPC.")
     otlp_http: OtlpHttpReceiverSettings = Field(default=OtlpHttpReceiverSettings(), description="OTLP over HTTP.")
     datakit: DatakitReceiverSettings = Field(default=DatakitReceiverSettings(), description="DataKit agents.")

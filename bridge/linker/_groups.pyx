@@ -32,6 +32,11 @@ cdef enum:
     GONE = 8
     EXIT = 16
     HELD = 32
+    IS_ENTRY = 1  # marks of a row: see groups.py
+    BOTH_WAYS = 6
+    MET = 32
+    PARENTED = 64
+    OPEN = 128
     NIL = -1
     FREE = -2
 
@@ -58,6 +63,7 @@ cdef struct Row:
     int32_t node
     int32_t context
     uint8_t state
+    uint8_t marks
 
 
 cdef struct Node:
@@ -393,7 +399,7 @@ cdef class Groups:
         self,
         const int32_t[::1] slots,
         const uint64_t[:, ::1] keys,
-        const uint8_t[::1] entry,
+        const uint8_t[::1] kinds,
         const int64_t[::1] arrivals,
         int max_size,
     ):
@@ -402,7 +408,7 @@ cdef class Groups:
         cdef Row* row
         cdef uint64_t key
         self._check(slots, 0, LEFT, n)
-        if keys.shape[0] != n or keys.shape[1] != LANES or entry.shape[0] != n or arrivals.shape[0] != n:
+        if keys.shape[0] != n or keys.shape[1] != LANES or kinds.shape[0] != n or arrivals.shape[0] != n:
             raise ValueError("columns of unequal length")
         for i in range(n):
             top = max(top, slots[i] + 1)
@@ -418,6 +424,7 @@ cdef class Groups:
                 row.size = 1
                 row.node = row.context = NIL
                 row.state = WAITING
+                row.marks = kinds[i]
                 for lane in range(LANES):
                     key = keys[i, lane]
                     if key == 0:
@@ -428,10 +435,63 @@ cdef class Groups:
                         map_set(&self._key, key, slot)
                     else:
                         self._union(slot, other & ~ENTRY)
-                    if lane == THREAD and entry[i] and not other & ENTRY:
-                        map_set(&self._key, key, other | ENTRY)
+                    if lane == NET:
+                        self._meet(slot, other, key)
+                    if lane == THREAD and kinds[i] & IS_ENTRY and not other & ENTRY:
+                        map_set(&self._key, key, slot | ENTRY)
         if self._oversize.failed:
             raise MemoryError
+
+    cdef void _meet(self, int32_t slot, int32_t other, uint64_t key) noexcept nogil:
+        """With a NET key, ENTRY says that rows of both directions have it."""
+        cdef Row* rows = self._rows
+        if other & ENTRY:
+            rows[slot].marks |= MET
+        elif (rows[slot].marks | rows[other].marks) & BOTH_WAYS == BOTH_WAYS:
+            map_set(&self._key, key, other | ENTRY)
+            rows[slot].marks |= MET
+            rows[other].marks |= MET
+
+    def unite(self, const int32_t[::1] slots, const int32_t[::1] others):
+        cdef Py_ssize_t n = slots.shape[0], i
+        self._check(slots, 0, self._n_rows, n)
+        self._check(others, 0, self._n_rows, n)
+        with nogil:
+            for i in range(n):
+                if self._rows[slots[i]].state & self._rows[others[i]].state & WAITING:
+                    self._union(slots[i], others[i])
+        if self._oversize.failed:
+            raise MemoryError
+
+    def marks(self, const int32_t[::1] slots):
+        cdef Py_ssize_t n = slots.shape[0], i
+        cdef uint8_t[::1] view
+        self._check(slots, 0, self._n_rows, n)
+        out = np.empty(n, np.uint8)
+        view = out
+        with nogil:
+            for i in range(n):
+                view[i] = self._rows[slots[i]].marks if self._rows[slots[i]].state & WAITING else 0
+        return out
+
+    def set_open(self, const int32_t[::1] slots, bint value):
+        cdef Py_ssize_t n = slots.shape[0], i
+        self._check(slots, 0, self._n_rows, n)
+        with nogil:
+            for i in range(n):
+                self._rows[slots[i]].marks = self._rows[slots[i]].marks & ~OPEN | (OPEN if value else 0)
+
+    def met(self, const uint64_t[::1] keys):
+        cdef Py_ssize_t n = keys.shape[0], i
+        cdef int32_t other
+        cdef uint8_t[::1] view
+        out = np.empty(n, np.uint8)
+        view = out
+        with nogil:
+            for i in range(n):
+                other = map_get(&self._key, keys[i])
+                view[i] = 1 if other != NIL and other & ENTRY or self._has_left(keys[i]) else 0
+        return out
 
     def oversize(self):
         listed = taken(&self._oversize)
@@ -748,6 +808,7 @@ cdef class Groups:
         cdef int32_t found = NIL, ties = 0
         cdef int64_t began
         cdef bint known = thread and self._has_entry(thread)
+        row.marks &= ~PARENTED
         row.state = row.state & ~HELD
         if not known:
             found = self._latest(line, at)
@@ -758,6 +819,8 @@ cdef class Groups:
         elif row.node == NIL:
             row.node = self._insert(line ^ EXITS, at, at, slot)
             row.state |= EXIT
+        if found != NIL or (known and not self._outside(at, thread)):
+            row.marks |= PARENTED
         if found == NIL:
             return
         began = nodes[found].at
@@ -770,6 +833,28 @@ cdef class Groups:
                 else:
                     self._union(slot, nodes[found].ref)
             found = self._after(found)
+
+    cdef bint _outside(self, int64_t at, uint64_t thread) noexcept nogil:
+        cdef int32_t entry = map_get(&self._key, thread)
+        cdef Node* node
+        if entry == NIL or not entry & ENTRY:
+            return False
+        entry &= ~ENTRY
+        if self._rows[entry].node == NIL or self._rows[entry].state & EXIT:
+            return False
+        node = &self._nodes[self._rows[entry].node]
+        return at < node.at or at > node.end
+
+    cdef bint _has_left(self, uint64_t key) noexcept nogil:
+        cdef uint64_t at = self._newest(key), spot
+        cdef int32_t steps = 0
+        while at and steps < MAX_STEPS:
+            spot = self._spot(at)
+            if self._log_keys[spot] == key:
+                return True
+            steps += 1
+            at = self._older(self._log_next[spot])
+        return False
 
     cdef bint _has_entry(self, uint64_t thread) noexcept nogil:
         cdef int32_t other = map_get(&self._key, thread)
@@ -815,6 +900,7 @@ cdef class Groups:
                 self._remove(found)
                 self._rows[ref].node = NIL
                 self._union(slot, ref)
+                self._rows[ref].marks |= PARENTED
             elif ref < LEFT and held:
                 self._resolve(ref, nodes[row.node].line, nodes[found].at, 0)
             found = following

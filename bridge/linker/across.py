@@ -36,11 +36,11 @@ _BY_REQUEST_ID: Final = 0.9
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Held(Table):
-    """Pairs that were found before, among rows that are linked now, and stay."""
+    """Edges that were found before, among rows that are linked now, and stay where numbers in full say nothing else."""
 
     row: I64
     parent: I64
-    """Row of the outgoing span."""
+    """Row of the outgoing span, or of an exit's entry; -1 where it was found that thread evidence is wrong."""
     method: U8
     confidence: F32
 
@@ -70,17 +70,20 @@ def pair_across(
     slack_ns: int,
     seen: PairTimes | None = None,
     held: Held | None = None,
+    repair: bool = False,
 ) -> Pairs:
     """Pairs among the `sound` rows, those of rows that left included: these stand in the others' way.
 
     new: rows that have not left; only these are counted.
     seen: pairs of earlier windows. held: what takes the place of all that numbers in full do not say, where that was
-    looked for before, among more rows than these.
+    looked for before, among more rows than these. repair: end clients of held pairs that took a neighbour's response.
     """
     work = _Work(columns, sound, new, slack_ns)
     pairs = work.in_full(seen)
     if held is not None:
         work.keep(held)
+        if repair:
+            work.repair()
     else:
         work.in_part()
     return pairs
@@ -114,7 +117,8 @@ class _Work:
     def keep(self, held: Held) -> None:
         pairs = self._pairs
         pairs.searched = False
-        new = pairs.parent[held.row] < 0
+        new = (pairs.parent[held.row] < 0) & (held.parent >= 0)
+        new &= self._sound[held.row] & self._sound[held.parent]
         rows = held.row[new]
         pairs.parent[rows], pairs.method[rows] = held.parent[new], held.method[new]
         pairs.confidence[rows] = held.confidence[new]
@@ -123,7 +127,7 @@ class _Work:
         columns = self._columns
         if self._left_over():
             self._by_number(columns.req_seq, self._one_request)
-            self._repair()
+            self.repair()
             self._by_number(columns.resp_seq, self._request_missed)
             self._by_address()
         if columns.request_id.any():
@@ -271,10 +275,11 @@ class _Work:
         self._incoming = self._incoming[pairs.parent[self._incoming] < 0]
         self._outgoing = self._outgoing[~self._taken[self._outgoing]]
 
-    def _repair(self) -> None:
+    def repair(self) -> None:
         """End a client that plainly took the response of a neighbour when its own server's response has come."""
         columns = self._columns
-        servers = np.flatnonzero((self._pairs.parent >= 0) & (self._pairs.confidence < _IN_FULL))
+        in_part = (self._pairs.parent >= 0) & (self._pairs.confidence < _IN_FULL)
+        servers = np.flatnonzero(in_part & (columns.direction == Direction.INCOMING))
         clients = self._pairs.parent[servers]
         here, there = columns.resp_seq[servers], columns.resp_seq[clients]
         differ = (here != 0) & (there != 0) & (here != there)

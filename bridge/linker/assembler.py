@@ -6,29 +6,34 @@ look at exits that came since, too. A group leaves as a whole, when nothing has 
 old or too big. Rows that left stay known for `late_window_ns`: late rows find them as context and take over their
 trace.
 
+What rows do not share as keys is found by a second look (`second_look`), where the options ask for it (`timing`): it
+holds edges of rows that wait, and unites their groups.
+
 What is decided depends on rows, their times of arrival and the times of ticks alone, not on how rows are cut into
 calls of `add`, nor on a restart in between (`restore`).
 """
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bridge.linker.departing import Departed, by_trace, joined, moved_links, pass_through, tail, together
+from bridge.linker.across import Held
+from bridge.linker.departing import Departed, by_trace, joined, moved_edges, moved_links, pass_through, tail, together
 from bridge.linker.groups import AGE, FORCED, LEFT, QUIET, SIZE, Groups, PlainGroups
 from bridge.linker.keys import THREAD, entry_ends, group_keys, placed, timelines
 from bridge.linker.link import Decided, Links, link_by_keys
 from bridge.linker.options import LinkOptions
 from bridge.linker.remembered import Remembered
+from bridge.linker.second_look import SecondLook, kinds_of
 from bridge.linker.slots import I32Array
 from bridge.linker.waiting import Checks, Holds, Received, WaitingRows
 from bridge.spans import Decisions, Kind, Outcome, SpanColumns, SpanLinks
 
-Link = Callable[[SpanColumns, LinkOptions, Decided | None], Links]
+Link = Callable[[SpanColumns, LinkOptions, Decided | None, Held | None], Links]
 
 _REASONS = {QUIET: "groups_quiet", AGE: "groups_age", SIZE: "groups_size", FORCED: "groups_forced"}
 
@@ -69,10 +74,14 @@ class Assembler:
         link: Link = link_by_keys,
         groups: PlainGroups | None = None,
     ) -> None:
-        self._options, self._window, self._link = link_options, window_options, link
+        # timing needs all rows of a process, and so the second look: rows that leave are not that
+        self._options, self._window, self._link = replace(link_options, timing=False), window_options, link
         self._groups = Groups() if groups is None else groups
         self._rows, self._left = WaitingRows(), Remembered()
         self._holds, self._checks = Holds(window_options.window_ns), Checks()
+        self._second: SecondLook | None = None
+        if link_options.timing:
+            self._second = SecondLook(self._rows, self._groups, link_options, window_options.window_ns)
         self._pending: list[Received] = []
         self._ordinary: list[Received] = []
         self._restored: list[Received] = []
@@ -132,6 +141,11 @@ class Assembler:
         if not (leave or force):
             return Departed(joined([]), {})
         counts: Counter[str] = Counter()
+        if self._second is not None:
+            if force:
+                self._second.beat(now, last=True)
+            counts.update(self._second.counts)
+            self._second.counts.clear()
         parts = [*self._let_ordinary_go(now), *self._let_groups_go(now, force, counts)]
         for name in ("fragments_capped", "context_capped"):
             counts[name] += getattr(self._groups, name)
@@ -152,14 +166,18 @@ class Assembler:
 
     def _beat_until(self, until_ns: int) -> None:
         """Look, beat by beat, at rows whose hold has passed; each beat sees what had come by then."""
+        beats = self._holds if self._second is None else self._second
         while True:
-            if self._pending and self._holds.beat_of(int(self._pending[0].arrival_ns[0])) <= until_ns:
+            if self._pending and beats.beat_of(int(self._pending[0].arrival_ns[0])) <= until_ns:
                 self._flush()
-            at_ns = self._holds.next_ns
+            at_ns = min((t for t in (self._holds.next_ns, beats.next_ns) if t is not None), default=None)
             if at_ns is None or at_ns > until_ns:
                 return
             self._flush()
-            self._look(*self._holds.pop(), leaving=False)
+            if at_ns == self._holds.next_ns:
+                self._look(*self._holds.pop(), leaving=False)
+            elif self._second is not None:
+                self._second.beat(at_ns)
 
     def _flush(self) -> None:
         """Work queued rows into the state."""
@@ -172,10 +190,17 @@ class Assembler:
             received = received.take(~ordinary)
         columns, arrival_ns = received.columns, received.arrival_ns
         slots, entry = self._rows.put(received), columns.kind == Kind.ENTRY
-        self._groups.add(slots, group_keys(columns), entry.view(np.uint8), arrival_ns, self._window.max_trace_spans)
-        on = np.flatnonzero(placed(columns))
-        self._open(columns, on[entry[on]], slots)
+        kinds = entry.view(np.uint8) if self._second is None else kinds_of(columns)
+        keys, where = group_keys(columns), placed(columns)
+        if self._second is not None:
+            self._second.push(arrival_ns, slots)
+            self._second.note_crowds(self._arrival_ns, columns, where)
+            astray = self._second.astray(columns)
+            keys[astray, THREAD], where[astray] = 0, False
+        self._groups.add(slots, keys, kinds, arrival_ns, self._window.max_trace_spans)
+        on = np.flatnonzero(where)
         exits = on[~entry[on]]
+        self._open(columns, on[entry[on]], slots)
         self._groups.hold(slots[exits], _lines(columns, exits), columns.ktime[exits])
         self._holds.push(arrival_ns[on], slots[on], entry[on])
         self._checks.push(arrival_ns, slots)
@@ -213,9 +238,13 @@ class Assembler:
         for reason, name in _REASONS.items():
             counts[name] += int((reasons == reason).sum())
         columns, keys = received.columns, group_keys(received.columns)
-        links = self._linked(*self._context(slots, keys), columns)
+        waited, held = keys, None
+        if self._second is not None:
+            held, keys = self._second.held(slots), keys.copy()
+            keys[self._second.astray(columns), THREAD] = 0
+        links = self._linked(*self._context(slots, keys), columns, held)
         counts.update(links.counts)
-        self._rows.release(self._groups.depart(slots, keys))
+        self._rows.release(self._groups.depart(slots, waited))
         self._waiting -= slots.size
         start = len(links.root) - slots.size
         order = together(links.root[start:], len(links.root))
@@ -240,14 +269,20 @@ class Assembler:
         return self._left.take(np.union1d(near, parents))
 
     def _linked(
-        self, known: SpanColumns, decisions: Decisions, left_order: NDArray[np.int64], columns: SpanColumns
+        self,
+        known: SpanColumns,
+        decisions: Decisions,
+        left_order: NDArray[np.int64],
+        columns: SpanColumns,
+        held: Held | None,
     ) -> Links:
         """Link rows that leave, in order of receipt, behind rows that left, in an order that restarts do not change."""
         if not len(known):
-            return self._link(columns, self._options, None)
+            return self._link(columns, self._options, None, held)
         by = np.lexsort((known.digest, known.span_id, left_order))
         decided = Decided(np.arange(len(known)), decisions.take(by), left_order[by])
-        return self._link(SpanColumns.concatenate([known.take(by), columns]), self._options, decided)
+        held = None if held is None else moved_edges(held, len(known))
+        return self._link(SpanColumns.concatenate([known.take(by), columns]), self._options, decided, held)
 
     def _due(self, now: int, force: bool) -> I32Array:
         """Rows of groups that may have to leave now."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bridge.linker.across import Held
 from bridge.linker.waiting import Received
 from bridge.spans import Decisions, Departure, Outcome, SpanColumns, SpanLinks
 
@@ -61,6 +62,12 @@ def moved_links(links: SpanLinks, start: int, order: Positions) -> SpanLinks:
     return SpanLinks(
         row=position[mine.row - start], trace_hi=mine.trace_hi, trace_lo=mine.trace_lo, span_id=mine.span_id
     )
+
+
+def moved_edges(held: Held, by: int) -> Held:
+    """Edges of rows that stand behind so many others."""
+    parent = np.where(held.parent >= 0, held.parent + by, -1)
+    return Held(row=held.row + by, parent=parent, method=held.method, confidence=held.confidence)
 
 
 def joined(parts: list[tuple[Received, Decisions, SpanLinks]]) -> Departure:

@@ -35,6 +35,19 @@ AGE: Final = 2
 SIZE: Final = 3
 FORCED: Final = 4
 
+ENTRY: Final = 1
+INCOMING: Final = 2
+OUTGOING: Final = 4
+EXIT: Final = 8
+NAMED: Final = 16
+"""What a row is, as bits: the first four by its kind and direction, NAMED if it has a request id."""
+MET: Final = 32
+"""Added by the index: a row of the other direction has the row's NET key."""
+PARENTED: Final = 64
+"""Added by the index: the exit's thread, or its thread trace id, names an entry in whose time it began."""
+OPEN: Final = 128
+"""For `set_open`: free for whoever asks."""
+
 _Node = tuple[int, int, int, int]
 """(at, sequence, ref, end): a row on a timeline."""
 
@@ -76,6 +89,11 @@ class _Forest:
         line, node = self._where[ref]
         return line, node[0]
 
+    def holds(self, ref: int, at: int) -> bool:
+        """Whether this time lies in that of a row."""
+        _, (begin, _, _, end) = self._where[ref]
+        return begin <= at <= end
+
     def __contains__(self, ref: int) -> bool:
         return ref in self._where
 
@@ -102,7 +120,9 @@ class PlainGroups:
 
     def __init__(self) -> None:
         self._key: dict[int, int] = {}
-        self._thread_entries: set[int] = set()
+        self._thread_entries: dict[int, int] = {}
+        self._both_ways: set[int] = set()
+        self._marks: dict[int, int] = {}
         self._members: dict[int, list[int]] = {}
         self._root: dict[int, int] = {}
         self._times: dict[int, tuple[int, int]] = {}
@@ -124,21 +144,33 @@ class PlainGroups:
         self.context_capped = 0
         """Keys that more rows share, among those that left, than `MAX_CONTEXT`."""
 
-    def add(self, slots: I32Array, keys: U64Array, entry: U8Array, arrivals: I64Array, max_size: int) -> None:
+    def add(self, slots: I32Array, keys: U64Array, kinds: U8Array, arrivals: I64Array, max_size: int) -> None:
         """Let n rows wait: each joins the group of every waiting row it shares a key with.
 
-        keys: shape (n, LANES), 0 for none. entry: 1 where the row is an entry. A group that reaches `max_size` rows
-        is listed by `oversize`.
+        keys: shape (n, LANES), 0 for none. kinds: bits from ENTRY to NAMED. A group that reaches `max_size` rows is
+        listed by `oversize`.
         """
         self._max_size = max_size
-        for slot, row, is_entry, arrival in _rows(slots, keys, entry, arrivals):
+        for slot, row, kind, arrival in _rows(slots, keys, kinds, arrivals):
             self._waiting.add(slot)
+            self._marks[slot] = kind
             self._root[slot], self._members[slot], self._times[slot] = slot, [slot], (arrival, arrival)
             for lane, key in enumerate(row):
                 if key:
-                    self._union(slot, self._key.setdefault(key, slot))
-                    if lane == THREAD and is_entry:
-                        self._thread_entries.add(key)
+                    first = self._key.setdefault(key, slot)
+                    self._union(slot, first)
+                    if lane == NET:
+                        self._meet(slot, first, key)
+                    if lane == THREAD and kind & ENTRY:
+                        self._thread_entries.setdefault(key, slot)
+
+    def _meet(self, slot: int, first: int, key: int) -> None:
+        if key in self._both_ways:
+            self._marks[slot] |= MET
+        elif (self._marks[slot] | self._marks[first]) & (INCOMING | OUTGOING) == INCOMING | OUTGOING:
+            self._both_ways.add(key)
+            self._marks[slot] |= MET
+            self._marks[first] |= MET
 
     def _union(self, a: int, b: int) -> None:
         a, b = self._root[a], self._root[b]
@@ -155,6 +187,30 @@ class PlainGroups:
         self._times[a] = (min(first_a, first_b), max(last_a, last_b))
         if before < self._max_size <= len(self._members[a]):
             self._oversize.append(a)
+
+    def unite(self, slots: I32Array, others: I32Array) -> None:
+        """Join the groups of n pairs of rows, both of which wait; pairs that do not are passed over."""
+        for a, b in _rows(slots, others):
+            if a in self._waiting and b in self._waiting:
+                self._union(a, b)
+
+    def marks(self, slots: I32Array) -> U8Array:
+        """What these rows are, as bits from ENTRY to OPEN; 0 for rows that do not wait.
+
+        A row that waits and whose NET key rows of both directions have is not MET if it came before the second of them
+        and was not the first: copies are. `met` knows better.
+        """
+        return np.asarray([self._marks[s] if s in self._waiting else 0 for s in slots.tolist()], np.uint8)
+
+    def set_open(self, slots: I32Array, value: bool) -> None:
+        """Set OPEN at these rows, those that wait, or take it away; it is gone when the slot is used again."""
+        for slot in slots.tolist():
+            if slot in self._waiting:
+                self._marks[slot] = self._marks[slot] & ~OPEN | value * OPEN
+
+    def met(self, keys: U64Array) -> U8Array:
+        """1 for each NET key that waiting rows of both directions have, or a row that left."""
+        return np.asarray([k in self._both_ways or any(self._newest(k, MAX_CONTEXT)) for k in keys.tolist()], np.uint8)
 
     def open(self, refs: I32Array, timelines: U64Array, at_ns: I64Array, end_ns: I64Array) -> None:
         """Put entries on their timelines; a row of timeline 0 is on none."""
@@ -178,11 +234,15 @@ class PlainGroups:
         for slot, line, at, thread in _rows(slots, timelines, at_ns, threads):
             if slot not in self._waiting or not line:
                 continue
-            self._resolve(slot, line, at, known=thread != 0 and self._has_entry(thread))
+            self._resolve(slot, line, at, thread)
 
-    def _resolve(self, slot: int, line: int, at: int, *, known: bool) -> None:
+    def _resolve(self, slot: int, line: int, at: int, thread: int) -> None:
         self._held.discard(slot)
+        known = thread != 0 and self._has_entry(thread)
         found = [] if known else self._entries.latest(line, at)
+        self._marks[slot] &= ~PARENTED
+        if found or (known and not self._outside(at, thread)):
+            self._marks[slot] |= PARENTED
         if known or found:
             self._exits.remove(slot)
         elif slot not in self._exits:
@@ -192,6 +252,11 @@ class PlainGroups:
                 self._context[slot] = ref - LEFT
             else:
                 self._union(slot, ref)
+
+    def _outside(self, at: int, thread: int) -> bool:
+        """Whether the first waiting entry with this THREAD key was not open then, as far as is known."""
+        entry = self._thread_entries.get(thread)
+        return entry is not None and entry in self._entries and not self._entries.holds(entry, at)
 
     def _has_entry(self, thread: int) -> bool:
         return thread in self._thread_entries or any(e for _, _, e in self._newest(thread, MAX_CONTEXT))
@@ -213,8 +278,9 @@ class PlainGroups:
                 if ref not in self._held:
                     self._exits.remove(ref)
                     self._union(slot, ref)
+                    self._marks[ref] |= PARENTED
                 elif held:
-                    self._resolve(ref, *self._exits.place(ref), known=False)
+                    self._resolve(ref, *self._exits.place(ref), 0)
 
     def oversize(self) -> I32Array:
         """One waiting row of each group that grew to `max_size`, listed once."""
@@ -290,8 +356,10 @@ class PlainGroups:
             self._times.pop(root, None)
             for key in row:
                 self._key.pop(key, None)
-                self._thread_entries.discard(key)
+                self._thread_entries.pop(key, None)
+                self._both_ways.discard(key)
             self._waiting.remove(slot)
+            del self._marks[slot]
             self._held.discard(slot)
             self._context.pop(slot, None)
             if slot not in self._checked:

@@ -63,7 +63,7 @@ class Links:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Edges:
+class Edges:
     """Parent row of each row, -1 for none, how it was found, and how strong that is (0: no edge)."""
 
     parent: I64Array
@@ -71,6 +71,7 @@ class _Edges:
     confidence: NDArray[np.float32]
 
     def cut(self, rows: I64Array) -> None:
+        """Let these rows have no parent."""
         self.parent[rows], self.method[rows], self.confidence[rows] = -1, Method.NONE, 0.0
 
 
@@ -87,8 +88,9 @@ def link(
     decided: rows that left before; they may be parents, their own decisions stay. Ordinary spans pass through. A row
     with faults is a trace of its own. Costs n log n for any input.
 
-    seen: pairs of earlier windows, from which clocks of hosts are learnt, too. held: pairs that are to stay; what
-    numbers in full and they do not say is not looked for, neither across processes nor by request id.
+    seen: pairs of earlier windows, from which clocks of hosts are learnt, too. held: edges that are to stay, unless
+    numbers in full or loops are against them; what is neither said by them nor by keys, threads and timelines is not
+    looked for, except by timing where the options say so.
     """
     n = len(columns)
     earlier = _earlier(columns, decided)
@@ -99,7 +101,11 @@ def link(
     espans = (columns.kind != Kind.ORDINARY) & (original == np.arange(n)) & ~folded
     sound = espans & (columns.faults == 0)
     pairs = pair_across(columns, sound, ~known, slack_ns=options.clock_slack_ns, seen=seen, held=held)
-    edges, assigned = _edges(columns, sound, pairs, earlier, options)
+    children = sound.copy()
+    children[earlier.rows[earlier.decisions.ebpf_parent_id != 0]] = False
+    if held is not None:
+        children[held.row[(held.parent < 0) & (pairs.parent[held.row] < 0)]] = False
+    edges, _, assigned = find_edges(columns, sound, pairs, children, options)
     fragments = _fragments(edges, known)
     loops = break_loops(
         edges.parent, _strength(edges), (columns.start_ns, columns.ktime, columns.span_id, columns.digest)
@@ -128,12 +134,14 @@ def link(
     )
 
 
-def link_by_keys(columns: SpanColumns, options: LinkOptions, decided: Decided | None = None) -> Links:
-    """`link`, going only by what rows share as keys (`keys.group_keys`) or as a thread's timeline.
+def link_by_keys(
+    columns: SpanColumns, options: LinkOptions, decided: Decided | None = None, held: Held | None = None
+) -> Links:
+    """`link`, going only by what rows share as keys (`keys.group_keys`) or as a thread's timeline, and by `held`.
 
     So it finds the same in groups of rows that share no key as in all rows together.
     """
-    return link(columns, options, decided, held=Held.zeros(0))
+    return link(columns, options, decided, held=Held.zeros(0) if held is None else held)
 
 
 def _earlier(columns: SpanColumns, decided: Decided | None) -> Earlier:
@@ -145,17 +153,24 @@ def _earlier(columns: SpanColumns, decided: Decided | None) -> Earlier:
     return Earlier(rows[first], d.take(first))
 
 
-def _edges(
-    columns: SpanColumns, sound: Mask, pairs: Pairs, earlier: Earlier, options: LinkOptions
-) -> tuple[_Edges, dict[str, int]]:
-    """The strongest edge of each row that has not left, and of each root that has."""
+def find_edges(
+    columns: SpanColumns,
+    sound: Mask,
+    pairs: Pairs,
+    children: Mask,
+    options: LinkOptions,
+    *,
+    timed: Mask | None = None,
+) -> tuple[Edges, I64Array, dict[str, int]]:
+    """The strongest edge of each row, rows whose thread evidence was found wrong, and counts.
+
+    children: rows that may have a parent. timed: exits that timing may find one for (None: all).
+    """
     repaired = pairs.end_ns != columns.end_ns
     columns = replace(columns, end_ns=pairs.end_ns)
-    children = sound.copy()
-    children[earlier.rows[earlier.decisions.ebpf_parent_id != 0]] = False
-    edges = _Edges(pairs.parent, pairs.method, pairs.confidence)
+    edges = Edges(pairs.parent, pairs.method, pairs.confidence)
     edges.cut(np.flatnonzero((edges.parent >= 0) & ~children))
-    children &= edges.parent < 0
+    children = children & (edges.parent < 0)
 
     def take(found: I64Array, method: Method, confidence: float) -> None:
         rows = np.flatnonzero(found >= 0)
@@ -170,18 +185,19 @@ def _edges(
     by_thread, crowded = assign_by_thread(columns, children, sound)
     take(by_thread, Method.THREAD, _THREAD)
     if not options.timing:
-        return edges, {}
+        return edges, np.empty(0, np.int64), {}
     threads = edges.method == Method.THREAD
     ids = np.flatnonzero(by_id >= 0)
     doubted = doubtful(columns, edges.parent, threads, children, sound, ids, crowded, slack_ns=options.clock_slack_ns)
     edges.cut(doubted)
     children[doubted] = True
-    counts = _take_timed(columns, edges, children & (columns.kind == Kind.EXIT), sound, repaired, options)
-    return edges, counts | {"threads_doubted": doubted.size}
+    wanted = children & (columns.kind == Kind.EXIT)
+    counts = _take_timed(columns, edges, wanted if timed is None else wanted & timed, sound, repaired, options)
+    return edges, doubted, counts | {"threads_doubted": doubted.size}
 
 
 def _take_timed(
-    columns: SpanColumns, edges: _Edges, wanted: Mask, sound: Mask, vague: Mask, options: LinkOptions
+    columns: SpanColumns, edges: Edges, wanted: Mask, sound: Mask, vague: Mask, options: LinkOptions
 ) -> dict[str, int]:
     """Give these exits the entries that their timing tells, where it is sure."""
     entries = sound & (columns.kind == Kind.ENTRY)
@@ -193,11 +209,11 @@ def _take_timed(
     return {"timing_unsure": int(np.count_nonzero(found)) - rows.size, "timing_skipped": timed.skipped}
 
 
-def _strength(edges: _Edges) -> NDArray[np.uint8]:
+def _strength(edges: Edges) -> NDArray[np.uint8]:
     return np.rint(edges.confidence * 100).astype(np.uint8)
 
 
-def _fragments(edges: _Edges, known: Mask) -> Fragments:
+def _fragments(edges: Edges, known: Mask) -> Fragments:
     """Roots that left and whose parent has come now; rows that left keep no edge."""
     left = np.flatnonzero(known & (edges.parent >= 0))
     found = left[~known[edges.parent[left]]]
@@ -207,7 +223,7 @@ def _fragments(edges: _Edges, known: Mask) -> Fragments:
 
 
 def _decisions(
-    columns: SpanColumns, edges: _Edges, headers: Headers, traces: Traces, earlier: Earlier, original: I64Array
+    columns: SpanColumns, edges: Edges, headers: Headers, traces: Traces, earlier: Earlier, original: I64Array
 ) -> Decisions:
     n = len(columns)
     ordinary = columns.kind == Kind.ORDINARY
@@ -250,7 +266,7 @@ def _decisions(
     return Decisions(**columns_of)
 
 
-def _counts(columns: SpanColumns, edges: _Edges, fragments: Fragments, known: Mask, espans: Mask) -> dict[str, int]:
+def _counts(columns: SpanColumns, edges: Edges, fragments: Fragments, known: Mask, espans: Mask) -> dict[str, int]:
     new = espans & ~known
     joined = new & (edges.parent >= 0)
     paired = np.flatnonzero(joined & (edges.method == Method.SEQ))

@@ -167,6 +167,11 @@ class SlotStore:
         return self._fresh - self._n_free
 
     @property
+    def top(self) -> int:
+        """Slots in use are below this."""
+        return self._fresh
+
+    @property
     def row_bytes(self) -> int:
         """Bytes one row takes at present, its place in the free list included."""
         return sum(c.row_bytes for c in self._columns.values()) + self._free.itemsize

@@ -61,6 +61,11 @@ class WaitingRows:
         return len(self._store)
 
     @property
+    def top(self) -> int:
+        """Slots in use are below this."""
+        return self._store.top
+
+    @property
     def row_bytes(self) -> int:
         """Bytes of columns per row at present."""
         return self._store.row_bytes
@@ -77,6 +82,10 @@ class WaitingRows:
         batch, row = values.pop("batch"), values.pop("row")
         arrival_ns = np.zeros(slots.size, np.int64)
         return Received(batch, row, unpacked(values), arrival_ns)  # type: ignore[arg-type]
+
+    def columns(self, slots: I32Array, names: tuple[str, ...]) -> dict[str, NDArray[np.generic]]:
+        """Some columns of rows, of those that are kept as they came."""
+        return self._store.take(slots, names)
 
     def exit_places(self, slots: I32Array) -> ExitPlaces:
         """Where these exits, which must be `placed`, stand."""
@@ -151,6 +160,15 @@ class Checks:
         if slots.size:
             ends = np.append(np.flatnonzero(np.diff(arrival_ns)) + 1, slots.size)
             self._runs.append((arrival_ns[ends - 1], ends, slots))
+
+    @property
+    def first_ns(self) -> int | None:
+        """When the first of the rows came."""
+        return int(self._runs[0][0][0]) if self._runs else None
+
+    def parts(self) -> list[I32Array]:
+        """Slots of all rows, in order, in some parts."""
+        return [slots for _, _, slots in self._runs]
 
     def pop(self, until_ns: int | None) -> I32Array:
         """Slots of rows that came at or before this time (None: all)."""

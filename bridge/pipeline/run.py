@@ -20,7 +20,8 @@ from anyio.abc import TaskStatus
 
 from bridge import __version__
 from bridge.codec import kernel_in_use
-from bridge.config import Settings
+from bridge.codec.profiles import use_profiles
+from bridge.config import Settings, load_profiles
 from bridge.errors import ConfigError
 from bridge.pipeline.build import build_assembler, build_deliveries, build_receivers, build_store
 from bridge.pipeline.clock import Clock
@@ -78,6 +79,7 @@ class Bridge:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
         self._instruments = Instruments(metrics.meter)
+        use_profiles(load_profiles(settings.receivers.profiles))
         clock = self._clock = Clock()
         self._store = build_store(settings, self._instruments)
         self._deliveries = build_deliveries(settings, self._store, self._instruments)

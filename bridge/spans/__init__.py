@@ -8,10 +8,22 @@ arrays read-only and equal in length, checked once when a table is made.
 from bridge.spans.batch import Context, PayloadBlock, PayloadFormat, SpanBatch
 from bridge.spans.columns import SCHEMA_VERSION, Direction, Encoding, Kind, SpanColumns, Table
 from bridge.spans.ids import derive_span_ids, text_hash
-from bridge.spans.links import Decisions, Departure, LinkedSpans, Method, Outcome, SpanLinks
+from bridge.spans.links import (
+    NO_CLOCKS,
+    ClockOffsets,
+    Decisions,
+    Departure,
+    LinkedSpans,
+    Method,
+    Outcome,
+    RowClocks,
+    SpanLinks,
+)
 
 __all__ = [
+    "NO_CLOCKS",
     "SCHEMA_VERSION",
+    "ClockOffsets",
     "Context",
     "Decisions",
     "Departure",
@@ -23,6 +35,7 @@ __all__ = [
     "Outcome",
     "PayloadBlock",
     "PayloadFormat",
+    "RowClocks",
     "SpanBatch",
     "SpanColumns",
     "SpanLinks",

@@ -42,6 +42,10 @@ RESOURCE: Final = "resource"
 EBPF_TRACE_ID: Final = "ebpf_trace_id"
 EBPF_PARENT_ID: Final = "ebpf_parent_id"
 ESPAN_LINK_METHOD: Final = "espan.link.method"
+ESPAN_LINK_CONFIDENCE: Final = "espan.link.confidence"
+ESPAN_CLOCK_OFFSET_NS: Final = "espan.clock.offset_ns"
+ESPAN_CLOCK_UNCERTAINTY_NS: Final = "espan.clock.uncertainty_ns"
+ESPAN_CLOCK_REFERENCE: Final = "espan.clock.reference"
 
 REQUIRED: Final = frozenset(
     (
@@ -81,6 +85,36 @@ IDENTITY: Final = (
     DST_PORT,
 )
 """What a derived span id is made of, in this order."""
+
+WORDS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        EBPF_SPAN_TYPE: ("entry", "exit", "unknown"),
+        DIRECTION: ("incoming", "outgoing", "unknown"),
+        APP_TRACE_ENCODE: ("hex", "dec"),
+    }
+)
+"""The keys that linking reads and that are one of a few words, with these."""
+
+NUMBERS: Final = frozenset(
+    (
+        REQ_SEQ,
+        RESP_SEQ,
+        THREAD_TRACE_ID,
+        TID,
+        TID_USR,
+        KTIME,
+        APP_TRACE_ID_L,
+        APP_TRACE_ID_H,
+        APP_PARENT_ID_L,
+        APP_SPAN_SAMPLED,
+        SRC_PORT,
+        DST_PORT,
+        START,
+        DURATION,
+        STREAM_ID,
+    )
+)
+"""The keys that linking reads and that are numbers, whatever else they are."""
 
 KEY_OF_BIT: Final = (
     EBPF_SPAN_TYPE,

@@ -1,13 +1,15 @@
 """What became of spans: decisions, and the spans that leave together with them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bridge.spans.batch import PayloadBlock
-from bridge.spans.columns import F32, I64, U8, U64, Table
+from bridge.spans.columns import F32, I64, U8, U32, U64, Table
 
 
 class Method(IntEnum):
@@ -68,6 +70,57 @@ class SpanLinks(Table):
     span_id: U64
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ClockOffsets(Table):
+    """Clocks of hosts that were compared with another's, which is how times of several hosts can be compared."""
+
+    reference: U64
+    """Sender whose clock this one was compared with. Offsets from one reference can be compared."""
+    offset_ns: I64
+    """How far this clock is ahead of that of `reference`."""
+    uncertainty_ns: I64
+    """Give or take."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowClocks:
+    """The clock of the host that each of n rows came from, as far as it is known.
+
+    Raises ValueError where a row names a clock that is not there.
+    """
+
+    offsets: ClockOffsets
+    of_row: U32
+    """Shape (n,): position in `offsets`, plus 1; 0 where it is not known. Shape (0,): it is known of no row."""
+
+    def __post_init__(self) -> None:
+        if self.of_row.dtype != np.uint32 or self.of_row.ndim != 1:
+            raise ValueError(f"RowClocks.of_row: want 1-D uint32, got {self.of_row.ndim}-D {self.of_row.dtype}")
+        if self.of_row.size and int(self.of_row.max()) > len(self.offsets):
+            raise ValueError(f"RowClocks.of_row: names clock {self.of_row.max()} of {len(self.offsets)}")
+        self.of_row.flags.writeable = False
+
+    def take(self, rows: NDArray[Any]) -> Self:
+        """The clocks of the rows at these positions."""
+        return type(self)(self.offsets, self.of_row[rows]) if self.of_row.size else self
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[tuple[Self, int]]) -> Self:
+        """The clocks of the rows of several parts, each with how many rows it has, in order."""
+        of_row, before = [], 0
+        for clocks, rows in parts:
+            own = clocks.of_row if clocks.of_row.size else np.zeros(rows, np.uint32)
+            of_row.append(np.where(own > 0, own + np.uint32(before), np.uint32(0)))
+            before += len(clocks.offsets)
+        if not before:
+            return cls(ClockOffsets.zeros(0), np.zeros(0, np.uint32))
+        return cls(ClockOffsets.concatenate([clocks.offsets for clocks, _ in parts]), np.concatenate(of_row))
+
+
+NO_CLOCKS: Final = RowClocks(ClockOffsets.zeros(0), np.zeros(0, np.uint32))
+"""Of rows whose hosts were not compared."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LinkedSpans:
     """Spans that leave in one tick and are to be exported (outcomes EXPORT and PASS), with their payload.
@@ -83,6 +136,8 @@ class LinkedSpans:
     """Shape (n,): the span's row in that block."""
     decisions: Decisions
     links: SpanLinks
+    clocks: RowClocks = NO_CLOCKS
+    """Of the hosts that the rows came from."""
 
     def __len__(self) -> int:
         return len(self.decisions)
@@ -101,6 +156,8 @@ class Departure:
     """Shape (n,): position in that batch."""
     decisions: Decisions
     links: SpanLinks
+    clocks: RowClocks = NO_CLOCKS
+    """Of the hosts that the rows came from."""
 
     def __len__(self) -> int:
         return len(self.decisions)

@@ -57,7 +57,8 @@ class LinkedSpansBuilder:
         links = _moved(self._departure.links, rows, len(decisions))
         if rows.size < len(decisions):
             decisions = decisions.take(rows)
-        return LinkedSpans(self.tick, tuple(self._blocks), block, row, decisions, links)
+        clocks = self._departure.clocks.take(rows)
+        return LinkedSpans(self.tick, tuple(self._blocks), block, row, decisions, links, clocks)
 
 
 def cut(block: PayloadBlock, rows: NDArray[np.uint32]) -> PayloadBlock:

@@ -11,7 +11,19 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bridge.spans import Context, Decisions, Departure, PayloadBlock, PayloadFormat, SpanColumns, SpanLinks, Table
+from bridge.spans import (
+    NO_CLOCKS,
+    ClockOffsets,
+    Context,
+    Decisions,
+    Departure,
+    PayloadBlock,
+    PayloadFormat,
+    RowClocks,
+    SpanColumns,
+    SpanLinks,
+    Table,
+)
 from bridge.store.packing import Damaged, compress, decompress, pack_arrays, unpack_arrays
 
 T = TypeVar("T", bound=Table)
@@ -37,9 +49,12 @@ DECISION_COLUMNS: dict[int, tuple[str, ...]] = {
         "ebpf_parent_id", "method", "confidence", "encode",
     ),
 }
+DECISION_COLUMNS[2] = DECISION_COLUMNS[1]  # clocks of hosts follow the links from here on
 # fmt: on
-DECISIONS_VERSION = 1
+DECISIONS_VERSION = 2
+CLOCKS_SINCE = 2
 LINK_COLUMNS = ("row", "trace_hi", "trace_lo", "span_id")
+CLOCK_COLUMNS = ("reference", "offset_ns", "uncertainty_ns")
 
 _ALIKE = {"ebpf_trace_hi": "trace_hi", "ebpf_trace_lo": "trace_lo", "ebpf_parent_id": "parent_span_id"}
 """Columns that differ from another one in few rows: what is packed is the exclusive or of the two."""
@@ -88,7 +103,7 @@ def unpack_payload(data: bytes) -> PayloadBlock:
         raise Damaged(str(exc)) from exc
 
 
-def pack_departure(departure: Departure) -> bytes:
+def pack_departure(departure: Departure, version: int = DECISIONS_VERSION) -> bytes:
     """What leaves in one tick, compressed."""
     decisions = dict(departure.decisions.items())
     for name, other in _ALIKE.items():
@@ -96,8 +111,10 @@ def pack_departure(departure: Departure) -> bytes:
     for name in _RUNS:
         decisions[name] = np.concatenate((decisions[name][:1], decisions[name][1:] ^ decisions[name][:-1]))
     arrays: list[NDArray[Any]] = [departure.batch, departure.row]
-    arrays += [decisions[name] for name in DECISION_COLUMNS[DECISIONS_VERSION]]
+    arrays += [decisions[name] for name in DECISION_COLUMNS[version]]
     arrays += [getattr(departure.links, name) for name in LINK_COLUMNS]
+    if version >= CLOCKS_SINCE:
+        arrays += [getattr(departure.clocks.offsets, name) for name in CLOCK_COLUMNS] + [departure.clocks.of_row]
     return compress(pack_arrays(arrays))
 
 
@@ -106,7 +123,12 @@ def unpack_departure(data: bytes, version: int) -> Departure:
     names, dtypes, links = DECISION_COLUMNS[version], Decisions.dtypes(), SpanLinks.dtypes()
     wanted: list[np.dtype[Any]] = [np.dtype(np.int64), np.dtype(np.uint32)]
     wanted += [dtypes[name] for name in names] + [links[name] for name in LINK_COLUMNS]
+    clocks = ClockOffsets.dtypes()
+    own = len(wanted)
+    if version >= CLOCKS_SINCE:
+        wanted += [*(clocks[name] for name in CLOCK_COLUMNS), np.dtype(np.uint32)]
     arrays, _ = unpack_arrays(decompress(data), wanted)
+    arrays, told = arrays[:own], arrays[own:]
     batch, row = arrays[:2]
     decisions = dict(zip(names, arrays[2:], strict=False))
     for name in _RUNS:
@@ -114,7 +136,21 @@ def unpack_departure(data: bytes, version: int) -> Departure:
     for name, other in _ALIKE.items():
         decisions[name] = decisions[name] ^ decisions[other]
     linked = dict(zip(LINK_COLUMNS, arrays[2 + len(names) :], strict=True))
-    return Departure(batch, row, _table(Decisions, decisions, batch.size), SpanLinks(**linked))
+    table = _table(Decisions, decisions, batch.size)
+    return Departure(batch, row, table, SpanLinks(**linked), _clocks(told, batch.size))
+
+
+def _clocks(arrays: list[NDArray[Any]], rows: int) -> RowClocks:
+    if not arrays:
+        return NO_CLOCKS
+    *columns, of_row = arrays
+    try:
+        clocks = RowClocks(ClockOffsets(**dict(zip(CLOCK_COLUMNS, columns, strict=True))), of_row)
+    except ValueError as exc:
+        raise Damaged(str(exc)) from exc
+    if of_row.size not in (0, rows):
+        raise Damaged(f"clocks of {of_row.size} rows where {rows} leave")
+    return clocks
 
 
 def pack_counts(numbers: NDArray[np.int64], counts: NDArray[np.int64]) -> bytes:

@@ -23,7 +23,7 @@ NO_THREADS = LinkOptions(sampling_rate=1.0, use_app_trace_id=False)
 
 
 def upper_bound(spans: Path, truth: Path) -> float:
-    """Share of in-process edges that the best guess gets right; edges that are out of their entry's time count as wrong."""
+    """Share of in-process edges that the best guess gets right; edges outside their entry's time count as wrong."""
     columns = read_window([spans]).columns
     row_of = {span_id: row for row, span_id in enumerate(columns.span_id.tolist())}
     true = np.full(len(columns), -1, np.int64)

@@ -51,7 +51,7 @@ class Outcome:
 
 
 def run(case: Case, recording: Path, folder: Path, tools: Path) -> Outcome:
-    """Build, link, score. Raises CalledProcessError with what the failing tool said."""
+    """Build, link, score. Raises SystemExit with what a tool said that failed."""
     base = folder / "case"
     _python(str(tools / "espanize.py"), str(recording), "--out", str(base), *case.options.split())
     spans, truth = folder / "case.otlp.jsonl", folder / "case.truth.csv"
@@ -66,7 +66,10 @@ def run(case: Case, recording: Path, folder: Path, tools: Path) -> Outcome:
 
 
 def _python(*arguments: str) -> str:
-    return subprocess.run([sys.executable, *arguments], check=True, capture_output=True, text=True).stdout
+    try:
+        return subprocess.run([sys.executable, *arguments], check=True, capture_output=True, text=True).stdout
+    except subprocess.CalledProcessError as exc:
+        raise SystemExit(f"{' '.join(arguments)}: {exc.stderr}") from exc
 
 
 def _children_cpu_s() -> float:

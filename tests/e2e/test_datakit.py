@@ -21,7 +21,11 @@ from tests.support.sink import running_sink
 DELIVERED_S = 30.0
 AGENTS = '\n[receivers.datakit]\nhost = "127.0.0.1"\nport = 0\n'
 GONE = {"app_trace_id_l", "app_trace_id_h", "app_parent_id_l"}
-ADDED = {"trace_id", "span_id", "parent_id", "ebpf_trace_id", "ebpf_parent_id", "espan_link_method"}
+ADDED = {
+    *("trace_id", "span_id", "parent_id", "ebpf_trace_id", "ebpf_parent_id"),
+    *("espan_link_method", "espan_link_confidence"),
+    *("espan_clock_reference", "espan_clock_offset_ns", "espan_clock_uncertainty_ns"),
+}
 
 
 @dataclass(frozen=True)

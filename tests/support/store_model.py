@@ -93,7 +93,8 @@ class ModelStore(SpanStore):
         links = SpanLinks(row=moved, trace_hi=kept.trace_hi, trace_lo=kept.trace_lo, span_id=kept.span_id)
         block = np.arange(rows.size, dtype=np.uint32)
         decisions = departure.decisions.take(rows)
-        return LinkedSpans(number, tuple(blocks), block, departure.row[rows], decisions, links)
+        clocks = departure.clocks.take(rows)
+        return LinkedSpans(number, tuple(blocks), block, departure.row[rows], decisions, links, clocks)
 
     async def next_tick(self, after: int) -> int | None:
         return min((number for number in self._disk.ticks if number > after), default=None)

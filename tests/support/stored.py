@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridge.spans import (
+    NO_CLOCKS,
+    ClockOffsets,
     Context,
     Decisions,
     Departure,
@@ -13,6 +15,7 @@ from bridge.spans import (
     Outcome,
     PayloadBlock,
     PayloadFormat,
+    RowClocks,
     SpanBatch,
     SpanColumns,
     SpanLinks,
@@ -66,7 +69,14 @@ def departure_of(rows: Sequence[tuple[int, int]], seed: int = 0, outcome: Outcom
         **{name: random_column(rng, np.dtype(np.uint64), n // 4) for name in ("trace_hi", "trace_lo", "span_id")},
     )
     batch, row = np.array([b for b, _ in rows], np.int64), np.array([r for _, r in rows], np.uint32)
-    return Departure(batch, row, Decisions(**decisions), links)
+    return Departure(batch, row, Decisions(**decisions), links, random_clocks(rng, n))
+
+
+def random_clocks(rng: np.random.Generator, n: int) -> RowClocks:
+    """Of n rows from up to three hosts, some of which were not compared; at times nothing is known."""
+    hosts = int(rng.integers(0, 4))
+    offsets = ClockOffsets(**{name: random_column(rng, dtype, hosts) for name, dtype in ClockOffsets.dtypes().items()})
+    return RowClocks(offsets, rng.integers(0, hosts + 1, n, dtype=np.uint32)) if hosts else NO_CLOCKS
 
 
 def rows_of(*batches: tuple[int, int]) -> list[tuple[int, int]]:
@@ -87,6 +97,13 @@ def assert_same_departure(found: Departure, wanted: Departure) -> None:
     assert found.row.tolist() == wanted.row.tolist()
     assert_same_table(found.decisions, wanted.decisions)
     assert_same_table(found.links, wanted.links)
+    assert clocks_of(found.clocks, len(found)) == clocks_of(wanted.clocks, len(wanted))
+
+
+def clocks_of(clocks: RowClocks, rows: int) -> list[tuple[int, ...]]:
+    """What is known of the clock of each row; () where nothing is."""
+    known = [(), *zip(*(column.tolist() for _, column in clocks.offsets.items()), strict=True)]
+    return [known[n] for n in clocks.of_row.tolist()] if clocks.of_row.size else [()] * rows
 
 
 def block_spans(block: PayloadBlock) -> list[tuple[PayloadFormat, bytes, Context]]:
@@ -118,3 +135,5 @@ def assert_linked(found: LinkedSpans, tick: int, departure: Departure, batches: 
     assert found.links.row.tolist() == [rows.index(int(links.row[i])) for i in kept]
     for name in ("trace_hi", "trace_lo", "span_id"):
         assert getattr(found.links, name).tolist() == getattr(links, name)[kept].tolist()
+    known = clocks_of(departure.clocks, len(departure))
+    assert clocks_of(found.clocks, len(found)) == [known[i] for i in rows]

@@ -17,6 +17,7 @@ from bridge.codec.points._point_write cimport put, put_byte, put_varint, varint_
 
 import numpy as np
 
+from bridge.codec.decided import confidence_of
 from bridge.codec.points.repairs import repaired, start_ns_of
 from bridge.errors import InvalidData
 from bridge.spans import Method
@@ -27,6 +28,7 @@ cdef enum:
     TIME = 0x18
     KEY = 0x0A  # of Field
     TEXT = 0x5A
+    DOUBLE = 0x21
     EXPORT = 1  # bridge.spans.Outcome
     DEC = 2  # bridge.spans.Encoding
     MAX_METHODS = 16
@@ -35,6 +37,7 @@ cdef enum:
     SLOTS = 256  # of keys that were met in one point, a power of two
     TRIES = 16
     TEXT_FRAME = 6  # bytes of a text field besides key and text; all of ours are below 128
+    DOUBLE_FRAME = 13  # bytes of a field that holds a float besides its key
 
 cdef struct Text:
     const char* data
@@ -64,6 +67,7 @@ cdef struct Point:
     uint64_t time_ns  # that it is given; 0 for none
     uint64_t tags  # which of them it is given
     Text link
+    uint32_t clock
     uint8_t edited
     uint8_t odd  # it may have a key twice
     uint8_t method
@@ -71,6 +75,9 @@ cdef struct Point:
     uint8_t has_ebpf_parent
     uint8_t trace_digits  # of a decimal id; 0 for hex
     uint8_t parent_digits
+
+NO_CLOCK = np.zeros(0, np.uint32)
+
 
 cdef Text text_of(bytes text):
     """Its bytes; whoever asks keeps it alive."""
@@ -101,7 +108,22 @@ cdef inline bint is_replaced_key(const uint8_t* key, int64_t n) noexcept nogil:
         )
     if n == 15:
         return memcmp(key, b"app_parent_id_l", 15) == 0
-    return n == 17 and (memcmp(key, b"espan_link_method", 17) == 0 or memcmp(key, b"espan.link.method", 17) == 0)
+    if n < 17 or n > 26 or memcmp(key, b"espan", 5) != 0:
+        return False
+    if n == 17:
+        return memcmp(key, b"espan_link_method", 17) == 0 or memcmp(key, b"espan.link.method", 17) == 0
+    if n == 21:
+        return (
+            memcmp(key, b"espan_link_confidence", 21) == 0
+            or memcmp(key, b"espan.link.confidence", 21) == 0
+            or memcmp(key, b"espan_clock_reference", 21) == 0
+            or memcmp(key, b"espan.clock.reference", 21) == 0
+            or memcmp(key, b"espan_clock_offset_ns", 21) == 0
+            or memcmp(key, b"espan.clock.offset_ns", 21) == 0
+        )
+    return n == 26 and (
+        memcmp(key, b"espan_clock_uncertainty_ns", 26) == 0 or memcmp(key, b"espan.clock.uncertainty_ns", 26) == 0
+    )
 
 
 cdef inline bint is_span_links(const uint8_t* key, int64_t n) noexcept nogil:
@@ -175,6 +197,18 @@ cdef inline uint8_t* put_head(uint8_t* out, const char* key, int n_key, int n_te
     return put_byte(put_byte(out, TEXT), <uint8_t> n_text)
 
 
+cdef inline uint8_t* put_double(uint8_t* out, const char* key, int n_key, double value) noexcept nogil:
+    """A field that holds a float."""
+    cdef int i
+    cdef uint64_t bits
+    memcpy(&bits, &value, 8)
+    out = put_byte(put_byte(out, FIELDS), <uint8_t> (DOUBLE_FRAME - 2 + n_key))
+    out = put_byte(put(put_byte(put_byte(out, KEY), <uint8_t> n_key), key, n_key), DOUBLE)
+    for i in range(8):
+        out = put_byte(out, <uint8_t> (bits >> 8 * i))
+    return out
+
+
 cdef inline int64_t parent_size(bint there, int digits) noexcept nogil:
     return 1 if not there else digits if digits else 16
 
@@ -207,6 +241,10 @@ cdef class PointSplicer:
     cdef Cut* _cuts
     cdef int64_t _n_cuts, _cut_capacity, _walks
     cdef Met[SLOTS] _met
+    cdef object _clock_texts  # holds what `_clocks` points into
+    cdef Text* _clocks  # the first is none
+    cdef Py_ssize_t _n_clocks
+    cdef const double[:] _confidence
     cdef const uint64_t[:] _trace_hi, _trace_lo, _span_id, _parent_id, _ebpf_hi, _ebpf_lo, _ebpf_parent
 
     def __cinit__(
@@ -218,8 +256,11 @@ cdef class PointSplicer:
         decisions,
         tags,
         links,
+        clocks=(),
+        clock=NO_CLOCK,
     ):
         cdef Py_ssize_t n = len(decisions), failed
+        cdef const double[:] sure = confidence_of(decisions)
         self._payloads, self._tag_texts, self._links = tuple(data), tuple(tags), tuple(links)
         self._trace_hi, self._trace_lo = column(decisions.trace_hi, n), column(decisions.trace_lo, n)
         self._span_id, self._parent_id = column(decisions.span_id, n), column(decisions.parent_span_id, n)
@@ -229,9 +270,13 @@ cdef class PointSplicer:
         if self._points == NULL:
             raise MemoryError
         self._n = n
+        if sure.shape[0] != n:
+            raise ValueError("PointSplicer: columns of unequal length")
+        self._confidence = sure
         self._take_tags()
+        self._take_clocks(clocks)
         self._locate(block, start, end)
-        self._decide(decisions.outcome, decisions.method, decisions.encode)
+        self._decide(decisions.outcome, decisions.method, decisions.encode, clock)
         with nogil:
             failed = self._walk_all()
         if failed == -2:
@@ -244,6 +289,7 @@ cdef class PointSplicer:
     def __dealloc__(self):
         free(self._points)
         free(self._cuts)
+        free(self._clocks)
 
     cdef int _take_tags(self) except -1:
         cdef int i
@@ -254,6 +300,17 @@ cdef class PointSplicer:
             key, text = self._tag_texts[i]
             self._tags[i] = Tag(text_of(key), text_of(text))
         self._n_tags = len(self._tag_texts)
+        return 0
+
+    cdef int _take_clocks(self, clocks) except -1:
+        cdef Py_ssize_t i
+        self._clock_texts = (b"", *clocks)
+        self._n_clocks = len(self._clock_texts)
+        self._clocks = <Text*> calloc(self._n_clocks, sizeof(Text))
+        if self._clocks == NULL:
+            raise MemoryError
+        for i in range(self._n_clocks):
+            self._clocks[i] = text_of(<bytes?> self._clock_texts[i])
         return 0
 
     cdef int _locate(self, const uint32_t[:] block, const int64_t[:] start, const int64_t[:] end) except -1:
@@ -278,13 +335,19 @@ cdef class PointSplicer:
             self._points[i].length = stop - begin
         return 0
 
-    cdef int _decide(self, const uint8_t[:] outcome, const uint8_t[:] method, const uint8_t[:] encode) except -1:
+    cdef int _decide(
+        self,
+        const uint8_t[:] outcome,
+        const uint8_t[:] method,
+        const uint8_t[:] encode,
+        const uint32_t[:] clock,
+    ) except -1:
         """Note what each point is given, so that its size cannot change any more."""
         cdef Py_ssize_t i, n_links = len(self._links)
         cdef Point* point
         if outcome.shape[0] != self._n or method.shape[0] != self._n or encode.shape[0] != self._n:
             raise ValueError("PointSplicer: columns of unequal length")
-        if n_links and n_links != self._n:
+        if (n_links and n_links != self._n) or (clock.shape[0] and clock.shape[0] != self._n):
             raise ValueError("PointSplicer: columns of unequal length")
         for i in range(self._n):
             point = &self._points[i]
@@ -295,6 +358,10 @@ cdef class PointSplicer:
             if encode[i] == DEC:
                 point.trace_digits = digits_of(self._trace_lo[i])
                 point.parent_digits = digits_of(self._parent_id[i])
+            if clock.shape[0]:
+                point.clock = clock[i]
+                if point.clock >= self._n_clocks:
+                    raise ValueError("PointSplicer: a row whose clock is not there")
             if n_links and point.edited:
                 point.link = text_of(<bytes?> self._links[i])
         return 0
@@ -405,7 +472,8 @@ cdef class PointSplicer:
         point.size += TEXT_FRAME + 14 + parent_size(point.has_ebpf_parent, 0)
         if point.method:
             point.size += TEXT_FRAME + 17 + methods[point.method].n
-        point.size += point.link.n
+            point.size += DOUBLE_FRAME + 21
+        point.size += self._clocks[point.clock].n + point.link.n
 
     cdef int _add_cut(self, Point* point, int64_t start, int64_t end) noexcept nogil:
         cdef Cut* cuts
@@ -489,4 +557,6 @@ cdef class PointSplicer:
         if point.method:
             out = put_head(out, b"espan_link_method", 17, <int> methods[point.method].n)
             out = put(out, methods[point.method].data, methods[point.method].n)
+            out = put_double(out, b"espan_link_confidence", 21, self._confidence[row])
+        out = put(out, self._clocks[point.clock].data, self._clocks[point.clock].n)
         return put(out, point.link.data, point.link.n) if point.link.n else out

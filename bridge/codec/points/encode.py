@@ -11,7 +11,7 @@ from bridge.codec.otlp_encode import flat_rows, trace_starts
 from bridge.codec.points.from_otlp import as_points
 from bridge.codec.points.lines import line
 from bridge.codec.points.point_pb2 import PBPoints
-from bridge.codec.points.splice import PointSplicer, link_fields, tag_fields
+from bridge.codec.points.splice import PointSplicer, clock_fields, link_fields, tag_fields
 from bridge.errors import InvalidData
 from bridge.spans import LinkedSpans, Outcome
 
@@ -61,6 +61,8 @@ def _splicer(linked: LinkedSpans, global_tags: Mapping[str, str]) -> PointSplice
         linked.decisions,
         tag_fields(global_tags),
         link_fields(linked.links, len(linked)),
+        clock_fields(linked.clocks.offsets),
+        linked.clocks.of_row,
     )
 
 

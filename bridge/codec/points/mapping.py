@@ -26,12 +26,31 @@ REPLACED_KEYS: Final = frozenset(
         b"ebpf_parent_id",
         b"espan_link_method",
         b"espan.link.method",
+        b"espan_link_confidence",
+        b"espan.link.confidence",
+        b"espan_clock_reference",
+        b"espan.clock.reference",
+        b"espan_clock_offset_ns",
+        b"espan.clock.offset_ns",
+        b"espan_clock_uncertainty_ns",
+        b"espan.clock.uncertainty_ns",
     )
 )
 """Fields that the point of an eSpan does not keep; the kernel knows them too."""
 
 DECIDED_KEYS: Final = frozenset(
-    ("span_id", "trace_id", "parent_id", "ebpf_trace_id", "ebpf_parent_id", "espan_link_method")
+    (
+        "span_id",
+        "trace_id",
+        "parent_id",
+        "ebpf_trace_id",
+        "ebpf_parent_id",
+        "espan_link_method",
+        "espan_link_confidence",
+        "espan_clock_reference",
+        "espan_clock_offset_ns",
+        "espan_clock_uncertainty_ns",
+    )
 )
 """Fields that linking writes."""
 

@@ -1,6 +1,7 @@
 """`espan-bridge link`: inputs of every form, errors that name the place, and what it says at the end."""
 
 import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,32 @@ def test_a_gzipped_file_that_is_cut_off_is_named(tmp_path: Path) -> None:
     result = call(str(tmp_path / "spans.gz"), "--output", "-")
     assert result.exit_code == 1
     assert "spans.gz: " in result.stderr
+
+
+def test_clocks_of_two_hosts_are_told() -> None:
+    """A span of each of two hosts that talked to each other says how far its clock is ahead of the other's; the times
+    themselves stay as they were measured."""
+    request = ExportTraceServiceRequest()
+    for host, kind, start_ms, end_ms in (("a", "exit", 0, 10), ("b", "entry", 201, 209)):
+        resource = request.resource_spans.add()
+        resource.resource.attributes.add(key="host.name").value.string_value = host
+        start_ns, end_ns = START_NS + start_ms * 10**6, START_NS + end_ms * 10**6
+        span = resource.scope_spans.add().spans.add(start_time_unix_nano=start_ns, end_time_unix_nano=end_ns)
+        span.attributes.add(key="ebpf_span_type").value.string_value = kind
+        span.attributes.add(key="direction").value.string_value = {"exit": "outgoing", "entry": "incoming"}[kind]
+        for key in ("req_seq", "resp_seq"):
+            span.attributes.add(key=key).value.int_value = 77
+    result = call("-", "--output", "-", stdin=request.SerializeToString())
+    assert result.exit_code == 0
+    found = {}
+    for line in result.stdout.splitlines():
+        for resource in json.loads(line)["resourceSpans"]:
+            (host,) = [a["value"]["stringValue"] for a in resource["resource"]["attributes"]]
+            (span,) = resource["scopeSpans"][0]["spans"]
+            found[host] = {a["key"]: a["value"] for a in span["attributes"]} | {"start": span["startTimeUnixNano"]}
+    offsets = {host: int(span["espan.clock.offset_ns"]["intValue"]) for host, span in found.items()}
+    assert abs(offsets["b"] - offsets["a"]) == 200 * 10**6
+    assert {int(span["espan.clock.uncertainty_ns"]["intValue"]) for span in found.values()} == {0, 10**6}
+    assert found["a"]["espan.clock.reference"] == found["b"]["espan.clock.reference"]
+    assert int(found["b"]["start"]) - int(found["a"]["start"]) == 201 * 10**6
+    assert found["b"]["espan.link.confidence"] == {"doubleValue": 1.0}

@@ -8,11 +8,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from bridge.linker.groups import LEFT, PlainGroups
-from bridge.linker.keys import LANES, THREAD
+from bridge.linker.groups import ENTRY, EXIT, INCOMING, LEFT, NAMED, OUTGOING, PlainGroups
+from bridge.linker.keys import LANES, NET, THREAD
 
 compiled = pytest.importorskip("bridge.linker._groups", reason="no C compiler was there")
 
+NET_KEYS = [0xD6E8FEB86659FD93 * k % 2**64 for k in range(1, 4)]
+"""Keys of this lane are those of no other: the compiled index keeps in one place what it knows of either."""
 KEYS = [0x9E3779B97F4A7C15 * k % 2**64 for k in range(1, 7)]
 LINES = [0xC2B2AE3D27D4EB4F * k % 2**64 for k in range(1, 4)]
 WINDOW, MAX_SIZE = 10, 6
@@ -20,8 +22,13 @@ WINDOW, MAX_SIZE = 10, 6
 key = st.sampled_from([0, 0, 0, *KEYS])
 row = st.fixed_dictionaries(
     {
-        "keys": st.lists(key, min_size=LANES, max_size=LANES),
+        "keys": st.builds(
+            lambda net, others: [net, *others],
+            st.sampled_from([0, *NET_KEYS]),
+            st.lists(key, min_size=LANES - 1, max_size=LANES - 1),
+        ),
         "entry": st.booleans(),
+        "about": st.sampled_from([0, INCOMING, INCOMING, OUTGOING, OUTGOING | NAMED]),
         "line": st.sampled_from([0, *LINES]),
         "at": st.integers(1, 12),
         "length": st.one_of(st.integers(0, 6), st.just(1 << 60)),
@@ -67,9 +74,9 @@ class Twins(RuleBasedStateMachine):
             slots.append(slot)
         at = np.asarray(slots, np.int32)
         arrivals = np.full(len(slots), self.now, np.int64)
-        self.call(
-            "add", at, self.column(slots, "keys", np.uint64), self.column(slots, "entry", np.uint8), arrivals, MAX_SIZE
-        )
+        kinds = np.where(self.column(slots, "entry", np.bool_), ENTRY, EXIT).astype(np.uint8)
+        kinds |= self.column(slots, "about", np.uint8)
+        self.call("add", at, self.column(slots, "keys", np.uint64), kinds, arrivals, MAX_SIZE)
         entries = [s for s in slots if self.rows[s]["entry"]]
         self.open(np.asarray(entries, np.int32), entries)
         exits = [s for s in slots if not self.rows[s]["entry"]]
@@ -91,6 +98,24 @@ class Twins(RuleBasedStateMachine):
         lines, at = self.column(exits, "line", np.uint64), self.column(exits, "at", np.int64)
         self.call("resolve", np.asarray(exits, np.int32), lines, at, threads)
         self.call("claim", np.asarray(entries, np.int32), held=held)
+
+    @rule(a=st.integers(0, 40), b=st.integers(0, 40), marked=st.sampled_from([None, True, True, False]))
+    def meet(self, a: int, b: int, marked: bool | None) -> None:
+        """Rows that nothing else joins are united, and marked."""
+        slots = self.slots()
+        if slots:
+            pair = [np.asarray([slots[i % len(slots)]], np.int32) for i in (a, b)]
+            self.call("unite", *pair)
+            if marked is not None:
+                self.call("set_open", pair[0], marked)
+
+    @invariant()
+    def marked_alike(self) -> None:
+        slots = np.asarray(self.slots(), np.int32)
+        keys = np.ascontiguousarray(self.column(self.slots(), "keys", np.uint64)[:, NET])
+        for name, asked in (("marks", slots), ("met", keys), ("met", np.asarray(NET_KEYS, np.uint64))):
+            plain, fast = (getattr(groups, name)(asked) for groups in self.both)
+            assert plain.tolist() == fast.tolist(), name
 
     @rule(wait=st.integers(0, 12), some=st.integers(1, 3), force=st.booleans(), alone=st.integers(0, 2))
     def leave(self, wait: int, some: int, force: bool, alone: int) -> None:

@@ -1,5 +1,6 @@
 """Any spans: what stays stays byte for byte, both splicers agree, bodies hold every row once and keep their limits."""
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -15,9 +16,21 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
 from bridge.codec import otlp_encode
-from bridge.codec.otlp_encode import REPLACED_KEYS, PlainSplicer, Splicer, encode_requests
+from bridge.codec.otlp_encode import REPLACED_KEYS, PlainSplicer, Splicer, clock_attributes, encode_requests
 from bridge.errors import InvalidData
-from bridge.spans import Context, Decisions, LinkedSpans, Method, Outcome, PayloadBlock, PayloadFormat, SpanLinks
+from bridge.spans import (
+    NO_CLOCKS,
+    Context,
+    Decisions,
+    LinkedSpans,
+    Method,
+    Outcome,
+    PayloadBlock,
+    PayloadFormat,
+    RowClocks,
+    SpanLinks,
+)
+from tests.support.clocks import Clock, clock_offsets
 
 Field = tuple[bool, bytes]
 """Whether an eSpan loses this field, and the field's bytes."""
@@ -93,6 +106,7 @@ DECIDED = st.fixed_dictionaries(
     {
         "outcome": st.sampled_from([Outcome.EXPORT, Outcome.EXPORT, Outcome.PASS]),
         "method": st.sampled_from(Method),
+        "confidence": st.one_of(st.floats(0, 1, width=32), st.floats(width=32)),
         **{column: st.one_of(st.just(0), st.integers(0, 2**64 - 1)) for column in IDS_DECIDED},
     }
 )
@@ -135,17 +149,26 @@ def links_of(links: list[tuple[int, dict[str, int]]]) -> SpanLinks:
     return SpanLinks.from_columns(len(links), row=np.array([row for row, _ in links], np.int64), **columns)
 
 
-def spliced(splicers: Splicers, spans: list[bytes], decisions: Decisions, links: SpanLinks) -> tuple[list[int], bytes]:
+def spliced(
+    splicers: Splicers,
+    spans: list[bytes],
+    decisions: Decisions,
+    links: SpanLinks,
+    clocks: RowClocks = NO_CLOCKS,
+) -> tuple[list[int], bytes]:
     """Sizes and bytes of the spans as a splicer writes them."""
     ends = np.cumsum(list(map(len, spans)), dtype=np.int64)
     starts = ends - np.array(list(map(len, spans)), np.int64)
     n = len(spans)
     links = links.take(np.argsort(links.row, kind="stable"))
-    splicer = splicers([b"".join(spans)], np.zeros(n, np.uint32), starts, ends, decisions, links)
+    told = clock_attributes(clocks.offsets)
+    splicer = splicers([b"".join(spans)], np.zeros(n, np.uint32), starts, ends, decisions, links, told, clocks.of_row)
     return splicer.sizes.tolist(), splicer.write(np.arange(n), [], np.empty(0, np.int64))
 
 
-def expected(fields: list[Field], decided: dict[str, Any], links: list[dict[str, int]]) -> bytes:
+def expected(
+    fields: list[Field], decided: dict[str, Any], links: list[dict[str, int]], clock: Clock | None = None
+) -> bytes:
     """The rule, spelled with protobuf: ids, what stays in its order, attributes added, links added."""
 
     def big(*halves: str) -> bytes:
@@ -160,6 +183,13 @@ def expected(fields: list[Field], decided: dict[str, Any], links: list[dict[str,
     added.attributes.add(key="ebpf_parent_id").value.string_value = parent
     if decided["method"]:
         added.attributes.add(key="espan.link.method").value.string_value = decided["method"].name.lower()
+        sure = decided["confidence"]
+        sure = 0.0 if math.isnan(sure) else round(min(max(sure, 0.0), 1.0), 3)
+        added.attributes.add(key="espan.link.confidence").value.double_value = sure
+    if clock is not None:
+        added.attributes.add(key="espan.clock.reference").value.string_value = f"{clock[0]:016x}"
+        added.attributes.add(key="espan.clock.offset_ns").value.int_value = clock[1]
+        added.attributes.add(key="espan.clock.uncertainty_ns").value.int_value = clock[2]
     for link in links:
         trace_id = (link["trace_hi"] << 64 | link["trace_lo"]).to_bytes(16, "big")
         added.links.add(trace_id=trace_id, span_id=link["span_id"].to_bytes(8, "big"))
@@ -186,6 +216,30 @@ def test_what_is_not_decided_stays_byte_for_byte(splicers: Splicers, rows: Rows)
     assert sizes == list(map(len, wanted))
 
 
+CLOCKS = st.lists(
+    st.tuples(st.integers(0, 2**64 - 1), st.integers(-(2**63), 2**63 - 1), st.integers(0, 2**63 - 1)), max_size=3
+)
+
+
+@pytest.mark.parametrize("splicers", sorted({PlainSplicer, Splicer}, key=lambda c: c.__name__))
+@given(rows=ROWS, clocks=CLOCKS, data=st.data())
+def test_espans_say_how_their_hosts_clock_goes(
+    splicers: Splicers, rows: Rows, clocks: list[Clock], data: st.DataObject
+) -> None:
+    """Behind what was decided, where it is known; ordinary spans never."""
+    of_row = [data.draw(st.integers(0, len(clocks))) for _ in rows]
+    known = RowClocks(clock_offsets(clocks), np.array(of_row, np.uint32))
+    sizes, written = spliced(splicers, [raw_of(fields) for fields, _, _ in rows], *columns_of(rows), known)
+    wanted = [
+        field(
+            0x12,
+            expected(*row, clocks[n - 1] if n else None) if row[1]["outcome"] == Outcome.EXPORT else raw_of(row[0]),
+        )
+        for row, n in zip(rows, of_row, strict=True)
+    ]
+    assert (sizes, written) == (list(map(len, wanted)), b"".join(wanted))
+
+
 @given(rows=ROWS)
 def test_exported_spans_read_as_they_came(rows: Rows) -> None:
     """Read with protobuf, an exported eSpan differs from what was sent in ids, link attributes and links alone, and of
@@ -196,7 +250,7 @@ def test_exported_spans_read_as_they_came(rows: Rows) -> None:
     for (fields, decided, own), after in zip(rows, left, strict=True):
         before = Span.FromString(raw_of(fields))
         kept = [pair for pair in before.attributes if pair.key.encode() not in REPLACED_KEYS]
-        added = 2 + (decided["method"] != Method.NONE)
+        added = 2 + 2 * (decided["method"] != Method.NONE)
         assert list(after.attributes)[:-added] == kept
         links = list(Span.FromString(b"".join(raw for lost, raw in fields if not lost)).links)
         assert list(after.links)[: len(links)] == links

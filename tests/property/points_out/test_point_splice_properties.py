@@ -1,5 +1,6 @@
 """Any points: what stays stays byte for byte, no key leaves twice, and the kernel and its plain twin agree."""
 
+import math
 import re
 from typing import Any
 
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 
 from bridge.codec.points.mapping import REPLACED_KEYS
 from bridge.codec.points.point_pb2 import Field, PBPoint, PBPoints
-from bridge.codec.points.splice import PlainPointSplicer, PointSplicer, tag_fields
+from bridge.codec.points.splice import PlainPointSplicer, PointSplicer, clock_fields, tag_fields
 from bridge.errors import InvalidData
-from bridge.spans import Decisions, Encoding, Method, Outcome
+from bridge.spans import NO_CLOCKS, Decisions, Encoding, Method, Outcome, RowClocks
+from tests.support.clocks import Clock, clock_offsets
 from tests.support.espans import field
 from tests.support.linked_points import points_in
 
@@ -51,6 +53,7 @@ DECIDED = st.fixed_dictionaries(
     {
         "outcome": st.sampled_from([Outcome.EXPORT, Outcome.EXPORT, Outcome.PASS]),
         "method": st.sampled_from(Method),
+        "confidence": st.one_of(st.floats(0, 1, width=32), st.floats(width=32)),
         "encode": st.sampled_from(Encoding),
         **{name: st.one_of(st.just(0), st.integers(0, 2**64 - 1)) for name in IDS},
     }
@@ -61,7 +64,12 @@ TAGS = st.dictionaries(
 
 
 def spliced(
-    splicers: Splicers, points: list[bytes], decided: list[dict[str, Any]], tags: dict[str, str], links: list[bytes]
+    splicers: Splicers,
+    points: list[bytes],
+    decided: list[dict[str, Any]],
+    tags: dict[str, str],
+    links: list[bytes],
+    clocks: RowClocks = NO_CLOCKS,
 ) -> tuple[list[int], bytes]:
     """Sizes and bytes of the points as a splicer writes them."""
     n = len(points)
@@ -69,11 +77,23 @@ def spliced(
     ends = np.cumsum(list(map(len, points)), dtype=np.int64)
     starts = ends - np.array(list(map(len, points)), np.int64)
     decisions = Decisions.from_columns(n, **columns)
-    splicer = splicers([b"".join(points)], np.zeros(n, np.uint32), starts, ends, decisions, tag_fields(tags), links)
+    splicer = splicers(
+        [b"".join(points)],
+        np.zeros(n, np.uint32),
+        starts,
+        ends,
+        decisions,
+        tag_fields(tags),
+        links,
+        clock_fields(clocks.offsets),
+        clocks.of_row,
+    )
     return splicer.sizes.tolist(), splicer.write(0, n)
 
 
-def expected(parts: list[Part], decided: dict[str, Any], tags: dict[str, str], link: bytes) -> bytes:
+def expected(
+    parts: list[Part], decided: dict[str, Any], tags: dict[str, str], link: bytes, clock: Clock | None = None
+) -> bytes:
     """The rule, spelled with protobuf: what stays in its order, time, tags, what was decided."""
     exported = decided["outcome"] == Outcome.EXPORT
     cut = {key.decode() for key in REPLACED_KEYS} | ({"span_links"} if link else set()) if exported else set()
@@ -97,6 +117,13 @@ def expected(parts: list[Part], decided: dict[str, Any], tags: dict[str, str], l
     added.fields.add(key="ebpf_parent_id", s=f"{ebpf:016x}" if ebpf else "0")
     if decided["method"]:
         added.fields.add(key="espan_link_method", s=decided["method"].name.lower())
+        sure = decided["confidence"]
+        sure = 0.0 if math.isnan(sure) else round(min(max(sure, 0.0), 1.0), 3)
+        added.fields.add(key="espan_link_confidence", f=sure)
+    if clock is not None:
+        added.fields.add(key="espan_clock_reference", s=f"{clock[0]:016x}")
+        added.fields.add(key="espan_clock_offset_ns", i=clock[1])
+        added.fields.add(key="espan_clock_uncertainty_ns", i=clock[2])
     return b"".join(raw for _, raw in kept) + added.SerializeToString() + link
 
 
@@ -113,15 +140,27 @@ ROWS = st.lists(st.tuples(POINTS, DECIDED, st.sampled_from([b"", LINK])), max_si
 Rows = list[tuple[list[Part], dict[str, Any], bytes]]
 
 
+CLOCKS = st.lists(
+    st.tuples(st.integers(0, 2**64 - 1), st.integers(-(2**63), 2**63 - 1), st.integers(0, 2**63 - 1)), max_size=3
+)
+
+
 @pytest.mark.parametrize("splicers", BOTH)
-@given(rows=ROWS, tags=TAGS)
+@given(rows=ROWS, tags=TAGS, clocks=CLOCKS, data=st.data())
 @settings(max_examples=60)
-def test_what_is_not_decided_stays_byte_for_byte(splicers: Splicers, rows: Rows, tags: dict[str, str]) -> None:
+def test_what_is_not_decided_stays_byte_for_byte(
+    splicers: Splicers, rows: Rows, tags: dict[str, str], clocks: list[Clock], data: st.DataObject
+) -> None:
     """A point is its fields but those that linking writes, as they came, the last of each key; a time if it has none;
-    tags it lacks; then what is decided."""
+    tags it lacks; then what is decided, and the clock of its host where that is known."""
     points = [b"".join(raw for _, raw in parts) for parts, _, _ in rows]
-    sizes, written = spliced(splicers, points, [d for _, d, _ in rows], tags, [link for *_, link in rows])
-    wanted = [field(1, expected(parts, decided, tags, link)) for parts, decided, link in rows]
+    of_row = [data.draw(st.integers(0, len(clocks))) for _ in rows]
+    known = RowClocks(clock_offsets(clocks), np.array(of_row, np.uint32))
+    sizes, written = spliced(splicers, points, [d for _, d, _ in rows], tags, [link for *_, link in rows], known)
+    wanted = [
+        field(1, expected(parts, decided, tags, link, clocks[n - 1] if n else None))
+        for (parts, decided, link), n in zip(rows, of_row, strict=True)
+    ]
     assert written == b"".join(wanted)
     assert sizes == list(map(len, wanted))
 

@@ -1,6 +1,7 @@
 """What is written is read again, bit by bit; what is not what was written is told apart."""
 
 import contextlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from bridge.spans import SCHEMA_VERSION, SpanColumns
+from bridge.spans import NO_CLOCKS, SCHEMA_VERSION, ClockOffsets, RowClocks, SpanColumns
 from bridge.store.linked import LinkedSpansBuilder, cut
 from bridge.store.packing import Damaged, compress, decompress, pack_arrays, unpack_arrays
 from bridge.store.rows import (
+    DECISION_COLUMNS,
     DECISIONS_VERSION,
     SPAN_COLUMNS,
     pack_columns,
@@ -32,6 +34,7 @@ from tests.support.stored import (
     departure_of,
     random_batch,
     random_block,
+    rows_of,
 )
 
 DTYPES = ("u1", "i1", "u2", "u4", "i4", "u8", "i8", "f4", "f8")
@@ -111,9 +114,27 @@ def test_payload_comes_back(seed: int, n: int, first_offset: int) -> None:
 @settings(max_examples=40)
 @given(SEEDS, st.lists(st.tuples(st.integers(1, 2**40), st.integers(0, 2**32 - 1)), max_size=60))
 def test_departure_comes_back(seed: int, rows: list[tuple[int, int]]) -> None:
-    """Batches, rows, all columns of the decisions, links."""
+    """Batches, rows, all columns of the decisions, links, clocks."""
     departure = departure_of(rows, seed)
     assert_same_departure(unpack_departure(pack_departure(departure), DECISIONS_VERSION), departure)
+
+
+@settings(max_examples=20)
+@given(SEEDS, st.integers(0, 40), st.sampled_from(sorted(DECISION_COLUMNS)))
+def test_departures_of_every_version_are_read(seed: int, n: int, version: int) -> None:
+    """What an older bridge wrote comes back; before version 2 nothing was known of clocks."""
+    departure = departure_of(rows_of((7, n)), seed)
+    wanted = departure if version >= 2 else replace(departure, clocks=NO_CLOCKS)
+    assert_same_departure(unpack_departure(pack_departure(departure, version), version), wanted)
+
+
+def test_a_clock_that_is_not_there_is_damage() -> None:
+    """A row may not name one; what is damaged is never exported as something else."""
+    departure = departure_of(rows_of((7, 3)), 1)
+    named = RowClocks(ClockOffsets.zeros(1), np.array([1, 0, 1], np.uint32))
+    object.__setattr__(named, "offsets", ClockOffsets.zeros(0))
+    with pytest.raises(Damaged, match="names clock 1 of 0"):
+        unpack_departure(pack_departure(replace(departure, clocks=named)), DECISIONS_VERSION)
 
 
 @given(st.dictionaries(st.integers(1, 2**62), st.integers(1, 2**40), max_size=20))

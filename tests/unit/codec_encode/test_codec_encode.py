@@ -110,11 +110,26 @@ def test_ebpf_parent_of_a_root_is_zero() -> None:
         (Method.THREAD, "thread"),
         (Method.HEADER, "header"),
         (Method.REQUEST_ID, "request_id"),
+        (Method.TIMING, "timing"),
     ],
 )
 def test_link_method_says_how_the_parent_was_found(method: Method, text: str | None) -> None:
     """espan.link.method is the method's lower-case name, and absent without one."""
     assert texts(only_span(linked_of(block_of(named("a")), method=[method]))).get("espan.link.method") == text
+
+
+@pytest.mark.parametrize(("sure", "told"), [(0.95, 0.95), (1.0, 1.0), (0.8765432, 0.877), (0.0, 0.0)])
+def test_confidence_says_how_sure_a_link_is(sure: float, told: float) -> None:
+    """espan.link.confidence is a double beside the method, with three decimals; float32's noise is not shown."""
+    span = only_span(linked_of(block_of(named("a")), method=[Method.THREAD], confidence=[sure]))
+    (found,) = [pair.value for pair in span.attributes if pair.key == "espan.link.confidence"]
+    assert (found.WhichOneof("value"), found.double_value) == ("double_value", told)
+
+
+def test_a_root_has_no_confidence() -> None:
+    """Nor a method; whatever the column holds."""
+    span = only_span(linked_of(block_of(named("a")), method=[Method.NONE], confidence=[0.5]))
+    assert "espan.link.confidence" not in texts(span)
 
 
 @pytest.mark.parametrize("key", sorted(otlp_encode.REPLACED_KEYS))
