@@ -99,7 +99,8 @@ An eSpan is an OTLP span that an eBPF probe made of one request and its response
 connection. A span is an eSpan when it has at least one of {markers},
 whatever their values; any other span is an ordinary span and leaves as it came.
 
-- Everything below is an attribute of the span. Unknown attributes are kept.
+- Everything below is an attribute of the span. Unknown attributes are kept. Spans that say the same under other names
+  are eSpans by an [input profile](profiles.md).
 - Integers come as int or as decimal text of 1 to 20 digits: signed or unsigned, 64 bit. Ids are bit patterns: -1 and
   18446744073709551615 are one id.
 - An attribute without a value, or with empty text, counts as absent. Of a key given twice the last one counts.

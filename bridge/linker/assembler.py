@@ -240,8 +240,10 @@ class Assembler:
         columns, keys = received.columns, group_keys(received.columns)
         waited, held = keys, None
         if self._second is not None:
-            held, keys = self._second.held(slots), keys.copy()
-            keys[self._second.astray(columns), THREAD] = 0
+            held, astray = self._second.held(slots), self._second.astray(columns)
+            if astray.size:
+                keys = keys.copy()
+                keys[astray, THREAD] = 0
         links = self._linked(*self._context(slots, keys), columns, held)
         counts.update(links.counts)
         self._rows.release(self._groups.depart(slots, waited))

@@ -36,16 +36,15 @@ class OpenRows:
         self._groups.set_open(slots, True)
         keys, known = self._ends(slots, marks)
         self._candidates = np.concatenate([self._candidates, slots[marks & NAMED != 0]])
-        keys, slots = keys[known], slots[known]
         order = np.argsort(keys)
-        keys, slots = keys[order], slots[order]
-        at = np.searchsorted(self._keys, keys)
-        self._keys, self._slots = np.insert(self._keys, at, keys), np.insert(self._slots, at, slots)
-        other = keys ^ np.uint32(1)
-        at = np.minimum(np.searchsorted(self._keys, other), max(self._keys.size - 1, 0))
-        met = self._keys[at] == other
-        if met.any():
-            mine = np.isin(self._keys, np.concatenate([keys[met], other[met]]))
+        order = order[known[order]]
+        keys, slots = np.concatenate([self._keys, keys[order]]), np.concatenate([self._slots, slots[order]])
+        order = np.argsort(keys, kind="stable")  # two runs in order: merged, not sorted
+        self._keys, self._slots = keys[order], slots[order]
+        # both directions of a connection stand side by side: their keys differ in the lowest bit alone
+        both = self._keys[1:][(self._keys[1:] ^ self._keys[:-1]) == 1]
+        if both.size:
+            mine = np.isin(self._keys | np.uint32(1), both)
             self._candidates = np.union1d(self._candidates, self._slots[mine])
 
     def _ends(self, slots: I32Array, marks: U8Array) -> tuple[U32Array, Mask]:
