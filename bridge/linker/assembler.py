@@ -26,6 +26,7 @@ from bridge.linker.departing import Departed, by_trace, joined, moved_edges, mov
 from bridge.linker.groups import AGE, FORCED, LEFT, QUIET, SIZE, Groups, PlainGroups
 from bridge.linker.keys import THREAD, entry_ends, group_keys, placed, timelines
 from bridge.linker.link import Decided, Links, link_by_keys
+from bridge.linker.offsets import HostClocks
 from bridge.linker.options import LinkOptions
 from bridge.linker.remembered import Remembered
 from bridge.linker.second_look import SecondLook, kinds_of
@@ -86,6 +87,7 @@ class Assembler:
         self._ordinary: list[Received] = []
         self._restored: list[Received] = []
         self._restored_left: list[_Left] = []
+        self._hosts: HostClocks | None = None
         self._waiting = 0
         self._arrival_ns = self._now_ns = 0
 
@@ -150,7 +152,7 @@ class Assembler:
         for name in ("fragments_capped", "context_capped"):
             counts[name] += getattr(self._groups, name)
             setattr(self._groups, name, 0)
-        return Departed(joined(parts), counts)
+        return Departed(joined(parts, self._hosts), counts)
 
     # --- in --------------------------------------------------------------------------------------------------------
 
@@ -246,6 +248,7 @@ class Assembler:
                 keys[astray, THREAD] = 0
         links = self._linked(*self._context(slots, keys), columns, held)
         counts.update(links.counts)
+        self._hosts = links.clocks.hosts
         self._rows.release(self._groups.depart(slots, waited))
         self._waiting -= slots.size
         start = len(links.root) - slots.size

@@ -7,8 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridge.linker.across import Held
+from bridge.linker.offsets import HostClocks
+from bridge.linker.row_clocks import row_clocks
 from bridge.linker.waiting import Received
-from bridge.spans import Decisions, Departure, Outcome, SpanColumns, SpanLinks
+from bridge.spans import NO_CLOCKS, Decisions, Departure, Outcome, SpanColumns, SpanLinks
 
 Positions = NDArray[np.intp]
 
@@ -70,17 +72,19 @@ def moved_edges(held: Held, by: int) -> Held:
     return Held(row=held.row + by, parent=parent, method=held.method, confidence=held.confidence)
 
 
-def joined(parts: list[tuple[Received, Decisions, SpanLinks]]) -> Departure:
-    """One departure of several parts, in order."""
+def joined(parts: list[tuple[Received, Decisions, SpanLinks]], hosts: HostClocks | None = None) -> Departure:
+    """One departure of several parts, in order. hosts: what is known of clocks."""
     links, start = [], 0
     for received, _, part in parts:
         links.append(
             SpanLinks(row=part.row + start, trace_hi=part.trace_hi, trace_lo=part.trace_lo, span_id=part.span_id)
         )
         start += len(received)
+    senders = np.concatenate([np.empty(0, np.uint64), *(r.columns.sender for r, _, _ in parts)])
     return Departure(
         np.concatenate([np.empty(0, np.int64), *(r.batch for r, _, _ in parts)]),
         np.concatenate([np.empty(0, np.uint32), *(r.row for r, _, _ in parts)]),
         Decisions.concatenate([d for _, d, _ in parts]),
         SpanLinks.concatenate(links),
+        NO_CLOCKS if hosts is None else row_clocks(hosts, senders),
     )
