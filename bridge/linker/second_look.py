@@ -21,7 +21,7 @@ from bridge.linker.across import Held, pair_across
 from bridge.linker.copies import originals
 from bridge.linker.groups import ENTRY, EXIT, INCOMING, MET, NAMED, OUTGOING, PARENTED, PlainGroups
 from bridge.linker.held_edges import HeldEdges
-from bridge.linker.keys import NET, group_keys, timelines
+from bridge.linker.keys import NET, group_keys, placed, timelines
 from bridge.linker.link import find_edges
 from bridge.linker.matching import among
 from bridge.linker.offsets import PairTimes, times_of_pairs
@@ -183,9 +183,9 @@ class SecondLook:
         process = _process_keys(columns.sender, columns.pid, columns.service)
         return np.flatnonzero(among(process, np.array(list(self._astray), np.uint64)))
 
-    def note_crowds(self, now_ns: int, columns: SpanColumns, placed: Mask) -> None:
+    def note_crowds(self, now_ns: int, columns: SpanColumns, on: Mask) -> None:
         """Note processes in which entries that just came began while another one of their thread was open."""
-        entries = np.flatnonzero(placed & (columns.kind == Kind.ENTRY))
+        entries = np.flatnonzero(on & (columns.kind == Kind.ENTRY))
         if entries.size < 2:
             return
         lines = timelines(columns.sender[entries], columns.pid[entries], columns.tid[entries], columns.tid_usr[entries])
@@ -212,53 +212,60 @@ class SecondLook:
         exits = self._open_exits(now_ns, due)
         if not exits.size:
             return
-        mine, among_entries = self._processes_of(exits)
-        exits = exits[among_entries]
+        mine, served = self._processes_of(exits)
+        exits = exits[served]
         if not exits.size:
             return
         mine = self._nearest(mine, exits)
         others = np.setdiff1d(self._groups_of(mine), mine)[: 2 * MAX_ROWS]
         slots = np.concatenate([mine, others])
+        self._decide(now_ns, slots, mine.size, np.isin(slots, exits))
+
+    def _decide(self, now_ns: int, slots: I32Array, n: int, due: Mask) -> None:
+        """Find edges of the first n rows, which are all that is known of their processes, and hold those of ripe ones.
+
+        The others are there to tell who calls them and what they call.
+        """
         columns = self._rows.take(slots).columns
-        sound = _sound(columns)
-        nothing = np.zeros(slots.size, np.bool_)
-        timed = self._near(columns, np.isin(slots, exits), mine.size)
+        sound, nothing = _sound(columns), np.zeros(slots.size, np.bool_)
+        near, ripe = self._near(columns, due, n), nothing.copy()
+        ripe[:n] = self._ripe(slots[:n])
         held = self._held.among(slots)
-        again = timed[held.row] & ((held.method == Method.TIMING) | (held.parent < 0))
         decided = nothing.copy()
         decided[held.row] = True
+        # what timing said of requests that are still going on is asked again, with all that came since
+        again = near[held.row] & ((held.method == Method.TIMING) | (held.parent < 0))
         held = held.take(~again)
-        pairs = pair_across(
-            columns,
-            sound,
-            nothing,
-            slack_ns=self._options.clock_slack_ns,
-            seen=self._seen,
-            held=held,
-            repair=True,
-        )
+        slack_ns = self._options.clock_slack_ns
+        pairs = pair_across(columns, sound, nothing, slack_ns=slack_ns, seen=self._seen, held=held, repair=True)
         pairs.searched = True
-        ripe = nothing.copy()
-        ripe[: mine.size] = self._ripe(mine)
         children = sound.copy()
         children[held.row] = False
-        timed |= ripe & ~decided
+        timed = near | (ripe & ~decided)
         edges, doubted, counts = find_edges(columns, sound, pairs, children, self._options, timed=timed)
         wrong = nothing.copy()
         wrong[doubted] = True
-        mine_now = ripe & children & ~decided & (columns.kind != Kind.ENTRY)
+        undecided = ripe & children & ~decided & (columns.kind != Kind.ENTRY)
+        process, exits = _process_keys(columns.sender, columns.pid, columns.service), columns.kind == Kind.EXIT
+        self._note_astray(now_ns, process[doubted], process[children & exits], _ASTRAY)
+        by_thread = edges.method == Method.THREAD
+        followed = _mostly(process, ripe & exits & sound, by_thread)
+        # where threads tell, an exit that they say nothing of waits for its entry
+        threaded = placed(columns) | (columns.thread_trace_id != 0)
+        hasty = (edges.method == Method.TIMING) & followed & threaded & ~wrong
         # a thread's edge is found again when the rows leave, but not where threads join no rows
-        process = _process_keys(columns.sender, columns.pid, columns.service)
         alone = nothing.copy()
         alone[self.astray(columns)] = True
-        found = (edges.parent >= 0) & ((edges.method != Method.THREAD) | alone)
-        rows = np.flatnonzero(mine_now & (found | (wrong & (edges.parent < 0))))
+        found = (edges.parent >= 0) & (~by_thread | alone) & ~hasty
+        given_up = (edges.parent < 0) & (wrong | (exits & ~followed))
+        rows = np.flatnonzero(undecided & (found | given_up))
         parent = np.where(edges.parent[rows] >= 0, slots[edges.parent[rows]], -1).astype(np.int32)
         self._hold(slots[rows], parent, edges.method[rows], edges.confidence[rows])
-        self._note_astray(now_ns, process[doubted], process[children & (columns.kind == Kind.EXIT)], _ASTRAY)
-        self.counts["threads_doubted"] += int(np.count_nonzero(wrong & mine_now))
-        for name in ("timing_unsure", "timing_skipped"):
-            self.counts[name] += counts.get(name, 0)
+        left_over = int(np.count_nonzero(undecided & given_up))
+        skipped = min(counts.get("timing_skipped", 0), left_over)
+        self.counts["threads_doubted"] += int(np.count_nonzero(undecided & wrong))
+        self.counts["timing_skipped"] += skipped
+        self.counts["timing_unsure"] += min(counts.get("timing_unsure", 0), left_over - skipped)
 
     def _open_exits(self, now_ns: int, due: I32Array) -> I32Array:
         marks = self._groups.marks(due)
@@ -326,6 +333,14 @@ def _sound(columns: SpanColumns) -> Mask:
     original, _ = originals(columns, nothing, nothing)
     sound: Mask = (columns.kind != Kind.ORDINARY) & (columns.faults == 0) & (original == np.arange(n))
     return sound
+
+
+def _mostly(process: U64Array, of: Mask, mine: Mask) -> Mask:
+    """Of each row whether most rows `of` its process, if there are any, are `mine`."""
+    keys, number = np.unique(process, return_inverse=True)
+    n = np.bincount(number[of], minlength=keys.size)
+    most: Mask = (np.bincount(number[of & mine], minlength=keys.size) >= (1 - _ASTRAY) * n) & (n > 0)
+    return most[number]
 
 
 def _process_keys(sender: U64Array, pid: U64Array, service: U64Array) -> U64Array:
