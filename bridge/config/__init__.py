@@ -19,10 +19,11 @@ from bridge.config.exporters import (
     TlsSettings,
 )
 from bridge.config.loader import Loaded, load
-from bridge.config.settings import Settings
+from bridge.config.settings import DatakitReceiverSettings, Settings
 
 __all__ = [
     "ConsoleExporterSettings",
+    "DatakitReceiverSettings",
     "DatawayExporterSettings",
     "DatawayTlsSettings",
     "ExporterSettings",

@@ -6,6 +6,7 @@ import logging
 import os
 import resource
 import time
+from collections.abc import Iterator
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,15 @@ def raise_descriptor_limit() -> int:
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """What went wrong, without the task groups it went through."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from leaves(inner)
+    else:
+        yield error
 
 
 class LoopErrors:
