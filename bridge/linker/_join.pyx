@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, cdivision=True
-"""The compiled twin of bridge.linker.matching: rows with equal keys, by hash join.
+"""The compiled twin of bridge.linker.joining: rows with equal keys, by hash join.
 
 The table of keys is larger than the cache as soon as many rows are linked at once: places in it are asked for some
 rows ahead.
@@ -18,7 +18,7 @@ cdef enum:
     MOST = 2147483646  # rows
 
 # Keys come from what senders write; no answer depends on where one goes.
-cdef uint64_t SEED = (<uint64_t> (hash("bridge.linker.matching") & 0xFFFFFFFFFFFFFFFF)) | 1
+cdef uint64_t SEED = (<uint64_t> (hash("bridge.linker.joining") & 0xFFFFFFFFFFFFFFFF)) | 1
 
 
 cdef struct Cell:

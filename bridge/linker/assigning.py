@@ -4,9 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridge.linker.candidates import Keyed, choose
+from bridge.linker.joining import match
 from bridge.linker.keys import entry_ends, placed, timelines
-from bridge.linker.matching import match
-from bridge.linker.threads import begun
+from bridge.linker.thread_order import begun
 from bridge.linker.times import Rows, containment
 from bridge.spans import Kind, SpanColumns
 from bridge.spans.ids import combine, mix

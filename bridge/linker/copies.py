@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from bridge.linker.matching import repeated
+from bridge.linker.joining import repeated
 from bridge.spans import Kind, SpanColumns
 
 

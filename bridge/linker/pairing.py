@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridge.linker.candidates import Keyed, choose
-from bridge.linker.matching import match
+from bridge.linker.joining import match
 from bridge.linker.times import Rows, containment
 from bridge.spans import Direction, SpanColumns
 from bridge.spans.ids import combine

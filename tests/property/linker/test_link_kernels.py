@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bridge.linker.joining import match_plain, repeated_plain
 from bridge.linker.keys import row_keys_plain
-from bridge.linker.matching import match_plain, repeated_plain
 from bridge.linker.narrow import bits_in_plain, gather_plain, scatter_plain
-from bridge.linker.threads import begun_plain
+from bridge.linker.thread_order import begun_plain
 from bridge.linker.trace_ids import trace_ids_plain
 from bridge.spans import Kind, SpanColumns
 from tests.support.link_rows import Row, columns_of, rows
@@ -17,7 +17,7 @@ missing = "no C compiler was there"
 join = pytest.importorskip("bridge.linker._join", reason=missing)
 keys = pytest.importorskip("bridge.linker._keys", reason=missing)
 md5 = pytest.importorskip("bridge.linker._md5", reason=missing)
-threads = pytest.importorskip("bridge.linker._threads", reason=missing)
+threads = pytest.importorskip("bridge.linker._thread_order", reason=missing)
 narrow = pytest.importorskip("bridge.linker._columns", reason=missing)
 
 number = st.integers(0, 2**64 - 1)

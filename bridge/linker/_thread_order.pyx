@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, cdivision=True
-"""The compiled twin of bridge.linker.threads.begun_plain: entries are dealt out to their lines and sorted there."""
+"""The compiled twin of bridge.linker.thread_order.begun_plain: entries are dealt out to their lines and sorted there."""
 
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, qsort
@@ -13,7 +13,7 @@ cdef enum:
     MOST = 2147483646  # rows
 
 # Keys come from what senders write; no answer depends on where one goes.
-cdef uint64_t SEED = (<uint64_t> (hash("bridge.linker.threads") & 0xFFFFFFFFFFFFFFFF)) | 1
+cdef uint64_t SEED = (<uint64_t> (hash("bridge.linker.thread_order") & 0xFFFFFFFFFFFFFFFF)) | 1
 
 
 cdef struct Item:

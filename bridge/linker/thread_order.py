@@ -36,6 +36,6 @@ if TYPE_CHECKING:
     begun = begun_plain
 else:
     try:
-        from bridge.linker._threads import begun
+        from bridge.linker._thread_order import begun
     except ImportError:  # no C compiler was there when the bridge was installed
         begun = begun_plain
