@@ -1,7 +1,7 @@
 """From what `link` says about rows to what leaves: traces together, links re-based, ordinary spans as they came."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,17 +70,21 @@ def moved_edges(held: Held, by: int) -> Held:
     return Held(row=held.row + by, parent=parent, method=held.method, confidence=held.confidence)
 
 
-def joined(parts: list[tuple[Received, Decisions, SpanLinks]]) -> Departure:
+def departure(received: Received, decisions: Decisions, links: SpanLinks, order: Positions) -> Departure:
+    """Rows that leave in this order; links are of rows as they leave."""
+    return Departure(received.batch[order], received.row[order], decisions.take(order), links)
+
+
+def joined(parts: list[Departure]) -> Departure:
     """One departure of several parts, in order."""
     links, start = [], 0
-    for received, _, part in parts:
-        links.append(
-            SpanLinks(row=part.row + start, trace_hi=part.trace_hi, trace_lo=part.trace_lo, span_id=part.span_id)
-        )
-        start += len(received)
+    for part in parts:
+        moved = part.links.row + start
+        links.append(replace(part.links, row=moved))
+        start += len(part)
     return Departure(
-        np.concatenate([np.empty(0, np.int64), *(r.batch for r, _, _ in parts)]),
-        np.concatenate([np.empty(0, np.uint32), *(r.row for r, _, _ in parts)]),
-        Decisions.concatenate([d for _, d, _ in parts]),
+        np.concatenate([np.empty(0, np.int64), *(p.batch for p in parts)]),
+        np.concatenate([np.empty(0, np.uint32), *(p.row for p in parts)]),
+        Decisions.concatenate([p.decisions for p in parts]),
         SpanLinks.concatenate(links),
     )
