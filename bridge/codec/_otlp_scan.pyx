@@ -11,17 +11,16 @@ from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from bridge.codec._espan cimport (
-    HEADERS, KEYS, ORDINARY, Espan, Form, Names, Row, Value, add_name, integer_value, number_of, read_espan, set_value,
+    HEADERS, KEYS, ORDINARY, Espan, Form, Names, Row, Value, add_name, number_of, read_espan, set_value,
 )
-from bridge.codec._profile cimport (
-    MAX_ATTRIBUTES, MAX_RULES, MAX_VALUES, Aliased, Default, Meaning, Profiles, Rule, resolve, set_aliased,
-)
+from bridge.codec._profile cimport Aliased, Profiles, fill, resolve, set_aliased
 from bridge.codec._wire cimport DELIMITED, big_endian, is_utf8, little_endian, read_field, read_varint
 
 from google.protobuf.descriptor import FieldDescriptor
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from bridge.spans import convention
+from bridge.spans.profiles import Rules
 
 cdef enum:
     MAX_DEPTH = 100  # so many messages and groups inside one another are read
@@ -127,55 +126,16 @@ cdef uint32_t COUNTED = sum(
 )
 
 
-cdef Value value_of(value):
-    """A text, which its caller keeps alive, or a number."""
-    cdef Value found
-    memset(&found, 0, sizeof(Value))
-    if isinstance(value, bytes):
-        found.form, found.text, found.n = Form.TEXT, <const uint8_t*> PyBytes_AS_STRING(value), len(value)
-    else:
-        found.form, found.number = Form.INTEGER, value & 0xFFFFFFFFFFFFFFFF
-    return found
-
-
 def use_rules(rules):
     global _held
-    cdef int number = 0
-    cdef Value sent
-    cdef Meaning meaning
-    held = []
-
-    def kept(value):
-        value = value.encode() if isinstance(value, str) else value
-        held.append(value)
-        return value
-
-    if (
-        len(rules.attributes) > MAX_ATTRIBUTES or max(len(rules.rules), len(rules.defaults)) > MAX_RULES
-        or sum(len(rule.values) for rule in rules.rules) > MAX_VALUES
-    ):
-        raise ValueError("more rules than the kernel has room for")
+    attributes = tuple([name.encode() for name in rules.attributes])
     memset(&names, 0, sizeof(Names))
-    memset(&profiles, 0, sizeof(Profiles))
-    for bit, key in enumerate((*_KEYS, *map(kept, rules.attributes))):
+    for bit, key in enumerate((*_KEYS, *attributes)):
         add_name(&names, key, bit)
-    for i, rule in enumerate(rules.rules):
-        profiles.rules[i] = Rule(rule.key, rule.attribute, rule.side, number, len(rule.values), rule.profile)
-        for sent_text, becomes in rule.values:
-            sent = value_of(kept(sent_text))
-            meaning.text, meaning.n = sent.text, sent.n
-            meaning.is_number = (
-                integer_value(&sent, &meaning.number) and str(<int64_t> meaning.number) == sent_text
-            )
-            meaning.becomes = value_of(kept(becomes))
-            profiles.meanings[number] = meaning
-            number += 1
-    for i, (key, profile, value) in enumerate(rules.defaults):
-        profiles.defaults[i] = Default(key, profile, value_of(kept(value)))
-    profiles.n_rules, profiles.n_defaults = len(rules.rules), len(rules.defaults)
-    profiles.n_attributes, profiles.headers, profiles.markers = len(rules.attributes), rules.header_mask(), MARKERS
-    _held = tuple(held)
+    _held = (attributes, fill(&profiles, rules, MARKERS))
 
+
+use_rules(Rules())
 
 # --- messages: whether protobuf reads them ---------------------------------------------------------------------------
 
@@ -533,15 +493,3 @@ def without_field_2(bytes data not None, int64_t at, int64_t length):
         if tag != SPANS:
             kept.append((<const char*> field)[: p - field])
     return b"".join(kept)
-
-
-class _NoRules:
-    """Our own names alone."""
-
-    attributes = rules = defaults = ()
-
-    def header_mask(self):
-        return 0
-
-
-use_rules(_NoRules())

@@ -11,6 +11,9 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy
 
+from bridge.codec._wire cimport read_field
+from bridge.codec.points._point_write cimport put, put_byte, put_varint, varint_size
+
 import numpy as np
 
 from bridge.codec.decided import confidence_of
@@ -91,89 +94,7 @@ cdef struct Span:
     uint8_t has_ebpf_parent
 
 
-# --- reading: each returns where it stopped, NULL where the bytes are no protobuf field --------------------------------
-
-
-cdef inline const uint8_t* read_number(const uint8_t* p, const uint8_t* end, uint64_t* number) noexcept nogil:
-    """A tag or length: 32 bits in at most 5 bytes."""
-    cdef int i
-    if p < end and p[0] < 0x80:
-        number[0] = p[0]
-        return p + 1
-    number[0] = 0
-    for i in range(5):
-        if p + i >= end:
-            return NULL
-        number[0] |= <uint64_t> (p[i] & 0x7F) << 7 * i
-        if p[i] < 0x80:
-            return p + i + 1 if number[0] >> 32 == 0 else NULL
-    return NULL
-
-
-cdef inline const uint8_t* skip_scalar(const uint8_t* p, const uint8_t* end, uint64_t tag) noexcept nogil:
-    """A value that is neither length-delimited nor a group."""
-    cdef int i, wire_type = tag & 7
-    if wire_type == 0:
-        for i in range(10):
-            if p + i >= end:
-                return NULL
-            if p[i] < 0x80:
-                return p + i + 1
-        return NULL
-    if wire_type == 1:
-        return p + 8 if end - p >= 8 else NULL
-    if wire_type == 5:
-        return p + 4 if end - p >= 4 else NULL
-    return NULL
-
-
-cdef const uint8_t* skip_group(const uint8_t* p, const uint8_t* end, uint64_t tag) noexcept nogil:
-    """A group of unknown fields, to its end. Inside, and only there, protobuf reads field number 0, too."""
-    cdef uint64_t[MAX_GROUPS] open_groups
-    cdef uint64_t length
-    cdef int depth = 0
-    while True:
-        if tag & 7 == 3:
-            if depth == MAX_GROUPS:
-                return NULL
-            open_groups[depth] = tag >> 3
-            depth += 1
-        elif tag & 7 == 4:
-            depth -= 1
-            if open_groups[depth] != tag >> 3:
-                return NULL
-            if depth == 0:
-                return p
-        elif tag & 7 == 2:
-            p = read_number(p, end, &length)
-            if p == NULL or length > <uint64_t> (end - p):
-                return NULL
-            p += length
-        else:
-            p = skip_scalar(p, end, tag)
-            if p == NULL:
-                return NULL
-        p = read_number(p, end, &tag)
-        if p == NULL:
-            return NULL
-
-
-cdef inline const uint8_t* read_field(
-    const uint8_t* p, const uint8_t* end, uint64_t* tag, uint64_t* length
-) noexcept nogil:
-    """One field; its content is the `length` bytes before where it ends (0 unless it is length-delimited)."""
-    p = read_number(p, end, tag)
-    length[0] = 0
-    if p == NULL or tag[0] >> 3 == 0:
-        return NULL
-    if tag[0] & 7 == 2:
-        p = read_number(p, end, length)
-        if p == NULL or length[0] > <uint64_t> (end - p):
-            return NULL
-        return p + length[0]
-    if tag[0] & 7 == 3:
-        return skip_group(p, end, tag[0])
-    return skip_scalar(p, end, tag[0])
+# --- reading ----------------------------------------------------------------------------------------------------------
 
 
 cdef inline bint is_replaced_key(const uint8_t* key, uint64_t n) noexcept nogil:
@@ -201,55 +122,32 @@ cdef inline bint is_replaced_key(const uint8_t* key, uint64_t n) noexcept nogil:
 cdef inline int is_replaced(const uint8_t* p, const uint8_t* end) noexcept nogil:
     """Whether this attribute is cut out; -1 where it is no KeyValue. Of a key given twice the last counts."""
     cdef const uint8_t* key = p
-    cdef uint64_t n = 0, tag, length
+    cdef const uint8_t* content
+    cdef uint64_t n = 0, tag
     while p < end:
-        p = read_field(p, end, &tag, &length)
+        p = read_field(p, end, MAX_GROUPS, &tag, &content)
         if p == NULL:
             return -1
         if tag == KEY:
-            key, n = p - length, length
+            key, n = content, p - content
     return is_replaced_key(key, n)
 
 
 cdef int has_strange_id(const uint8_t* p, const uint8_t* end) noexcept nogil:
     """Whether this link is cut out, for an id that has neither its length nor none; -1 where it is no message."""
-    cdef uint64_t tag, length
+    cdef const uint8_t* content
+    cdef uint64_t tag
     cdef bint strange = False
     while p < end:
-        p = read_field(p, end, &tag, &length)
+        p = read_field(p, end, MAX_GROUPS, &tag, &content)
         if p == NULL:
             return -1
-        if (tag == TRACE_ID or tag == SPAN_ID) and length != 0:
-            strange |= length != <uint64_t> (16 if tag == TRACE_ID else 8)
+        if (tag == TRACE_ID or tag == SPAN_ID) and p != content:
+            strange |= p - content != (16 if tag == TRACE_ID else 8)
     return strange
 
 
 # --- writing: each returns where it stopped ----------------------------------------------------------------------------
-
-
-cdef inline uint8_t* put(uint8_t* out, const void* data, size_t n) noexcept nogil:
-    memcpy(out, data, n)
-    return out + n
-
-
-cdef inline uint8_t* put_byte(uint8_t* out, uint8_t value) noexcept nogil:
-    out[0] = value
-    return out + 1
-
-
-cdef inline uint8_t* put_varint(uint8_t* out, uint64_t value) noexcept nogil:
-    while value > 0x7F:
-        out = put_byte(out, <uint8_t> (value & 0x7F | 0x80))
-        value >>= 7
-    return put_byte(out, <uint8_t> value)
-
-
-cdef inline int64_t varint_size(uint64_t value) noexcept nogil:
-    cdef int64_t n = 1
-    while value > 0x7F:
-        n += 1
-        value >>= 7
-    return n
 
 
 cdef inline uint8_t* put_number(uint8_t* out, uint64_t value) noexcept nogil:
@@ -420,7 +318,8 @@ cdef class Splicer:
         cdef const uint8_t* p
         cdef const uint8_t* end
         cdef const uint8_t* field
-        cdef uint64_t tag, length
+        cdef const uint8_t* content
+        cdef uint64_t tag
         cdef int cut
         for i in range(self._n):
             span = &self._spans[i]
@@ -431,13 +330,13 @@ cdef class Splicer:
             p, end = span.data, span.data + span.length
             while p < end:
                 field = p
-                p = read_field(p, end, &tag, &length)
+                p = read_field(p, end, MAX_GROUPS, &tag, &content)
                 if p == NULL:
                     return i
                 if tag == ATTRIBUTE:
-                    cut = is_replaced(p - length, p)
+                    cut = is_replaced(content, p)
                 elif tag == LINK:
-                    cut = has_strange_id(p - length, p)
+                    cut = has_strange_id(content, p)
                 else:
                     cut = tag == TRACE_ID or tag == SPAN_ID or tag == PARENT_ID
                 if cut < 0:

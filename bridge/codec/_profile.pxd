@@ -2,9 +2,11 @@
 """Input profiles: bridge.codec.profiles.resolve in C, by the same names."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memset
 
-from bridge.codec._espan cimport DIRECTION, Espan, Form, Value, has_value, is_word
+from cpython.bytes cimport PyBytes_AS_STRING
+
+from bridge.codec._espan cimport DIRECTION, Espan, Form, Value, has_value, integer_value, is_word
 
 cdef enum:  # bridge.spans.profiles
     MAX_ATTRIBUTES = 64
@@ -40,6 +42,56 @@ cdef struct Profiles:
     int n_rules, n_defaults, n_attributes
     uint64_t headers  # attributes that hold headers
     uint32_t markers
+
+
+cdef inline Value value_of(value):
+    """A text, which its caller keeps alive, or a number."""
+    cdef Value found
+    memset(&found, 0, sizeof(Value))
+    if isinstance(value, bytes):
+        found.form, found.text, found.n = Form.TEXT, <const uint8_t*> PyBytes_AS_STRING(value), len(value)
+    else:
+        found.form, found.number = Form.INTEGER, value & 0xFFFFFFFFFFFFFFFF
+    return found
+
+
+cdef inline as_bytes(value):
+    return value.encode() if isinstance(value, str) else value
+
+
+cdef inline Meaning meaning_from(sent, becomes):
+    """What a text means; also a number, if it is written so."""
+    cdef Meaning meaning
+    cdef Value text = value_of(sent)
+    meaning.text, meaning.n, meaning.becomes = text.text, text.n, value_of(becomes)
+    meaning.is_number = integer_value(&text, &meaning.number) and str(<int64_t> meaning.number).encode() == sent
+    return meaning
+
+
+cdef inline list fill(Profiles* profiles, rules, uint32_t markers):
+    """Take over bridge.spans.profiles.Rules; what is returned has to stay alive as long as `profiles` is used."""
+    cdef int number = 0, i
+    held = []
+    if (
+        len(rules.attributes) > MAX_ATTRIBUTES or max(len(rules.rules), len(rules.defaults)) > MAX_RULES
+        or sum([len(rule.values) for rule in rules.rules]) > MAX_VALUES
+    ):
+        raise ValueError("more rules than the kernel has room for")
+    memset(profiles, 0, sizeof(Profiles))
+    for i, rule in enumerate(rules.rules):
+        profiles.rules[i] = Rule(rule.key, rule.attribute, rule.side, number, len(rule.values), rule.profile)
+        for sent, becomes in rule.values:
+            pair = (as_bytes(sent), as_bytes(becomes))
+            held.append(pair)
+            profiles.meanings[number] = meaning_from(pair[0], pair[1])
+            number += 1
+    for i, (key, profile, default) in enumerate(rules.defaults):
+        default = as_bytes(default)
+        held.append(default)
+        profiles.defaults[i] = Default(key, profile, value_of(default))
+    profiles.n_rules, profiles.n_defaults = len(rules.rules), len(rules.defaults)
+    profiles.n_attributes, profiles.headers, profiles.markers = len(rules.attributes), rules.header_mask(), markers
+    return held
 
 
 cdef inline void set_aliased(Aliased* aliased, int attribute, const Value* value) noexcept nogil:

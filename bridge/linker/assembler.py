@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from bridge.linker.across import Held
 from bridge.linker.departing import (
     Departed,
+    Leaving,
     by_trace,
     departure,
     joined,
@@ -36,12 +37,13 @@ from bridge.linker.departing import (
 from bridge.linker.groups import AGE, FORCED, LEFT, QUIET, SIZE, Groups, PlainGroups
 from bridge.linker.keys import THREAD, RowKeys, row_keys
 from bridge.linker.link import Decided, Links, link_by_keys
+from bridge.linker.offsets import HostClocks
 from bridge.linker.options import LinkOptions
 from bridge.linker.remembered import Remembered
 from bridge.linker.second_look import SecondLook, kinds_of
 from bridge.linker.slots import I32Array
 from bridge.linker.waiting import Checks, Holds, Received, WaitingRows
-from bridge.spans import Decisions, Departure, Kind, Outcome, SpanColumns, SpanLinks
+from bridge.spans import Decisions, Kind, Outcome, SpanColumns, SpanLinks
 
 Link = Callable[[SpanColumns, LinkOptions, Decided | None, Held | None], Links]
 
@@ -96,6 +98,7 @@ class Assembler:
         self._ordinary: list[Received] = []
         self._restored: list[Received] = []
         self._restored_left: list[_Left] = []
+        self._hosts: HostClocks | None = None
         self._waiting = 0
         self._arrival_ns = self._now_ns = 0
 
@@ -160,7 +163,7 @@ class Assembler:
         for name in ("fragments_capped", "context_capped"):
             counts[name] += getattr(self._groups, name)
             setattr(self._groups, name, 0)
-        return Departed(joined(parts), counts)
+        return Departed(joined(parts, self._hosts), counts)
 
     # --- in --------------------------------------------------------------------------------------------------------
 
@@ -223,7 +226,7 @@ class Assembler:
 
     # --- out -------------------------------------------------------------------------------------------------------
 
-    def _let_ordinary_go(self, now: int) -> list[Departure]:
+    def _let_ordinary_go(self, now: int) -> list[Leaving]:
         if not self._ordinary:
             return []
         received, self._ordinary = _concatenated(self._ordinary), []
@@ -234,7 +237,7 @@ class Assembler:
         self._remember(now, received.columns, decisions, nowhere, row_keys(received.columns))
         return [departure(received, decisions, SpanLinks.zeros(0), np.arange(len(received)))]
 
-    def _let_groups_go(self, now: int, force: bool, counts: Counter[str]) -> list[Departure]:
+    def _let_groups_go(self, now: int, force: bool, counts: Counter[str]) -> list[Leaving]:
         slots, reasons, received, keys = self._leaving(self._due(now, force), now, force)
         if not slots.size:
             return []
@@ -248,6 +251,7 @@ class Assembler:
                 keys[0][astray, THREAD] = 0
         links = self._linked(*self._context(slots, keys[0]), columns, held)
         counts.update(links.counts)
+        self._hosts = links.clocks.hosts
         self._rows.release(self._groups.depart(slots, waited))
         self._waiting -= slots.size
         start = len(links.root) - slots.size

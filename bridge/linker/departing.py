@@ -7,10 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridge.linker.across import Held
+from bridge.linker.offsets import HostClocks
+from bridge.linker.row_clocks import row_clocks
 from bridge.linker.waiting import Received
-from bridge.spans import Decisions, Departure, Outcome, SpanColumns, SpanLinks
+from bridge.spans import NO_CLOCKS, Decisions, Departure, Outcome, SpanColumns, SpanLinks
 
 Positions = NDArray[np.intp]
+Leaving = tuple[Departure, NDArray[np.uint64]]
+"""Rows that leave together, and the sender of each."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,21 +74,23 @@ def moved_edges(held: Held, by: int) -> Held:
     return Held(row=held.row + by, parent=parent, method=held.method, confidence=held.confidence)
 
 
-def departure(received: Received, decisions: Decisions, links: SpanLinks, order: Positions) -> Departure:
-    """Rows that leave in this order; links are of rows as they leave."""
-    return Departure(received.batch[order], received.row[order], decisions.take(order), links)
+def departure(received: Received, decisions: Decisions, links: SpanLinks, order: Positions) -> Leaving:
+    """Rows that leave in this order, and their senders; links are of rows as they leave."""
+    leaving = Departure(received.batch[order], received.row[order], decisions.take(order), links)
+    return leaving, received.columns.sender[order]
 
 
-def joined(parts: list[Departure]) -> Departure:
-    """One departure of several parts, in order."""
+def joined(parts: list[Leaving], hosts: HostClocks | None = None) -> Departure:
+    """One departure of several parts, in order. hosts: what is known of clocks."""
     links, start = [], 0
-    for part in parts:
-        moved = part.links.row + start
-        links.append(replace(part.links, row=moved))
+    for part, _ in parts:
+        links.append(replace(part.links, row=part.links.row + start))
         start += len(part)
+    senders = np.concatenate([np.empty(0, np.uint64), *(senders for _, senders in parts)])
     return Departure(
-        np.concatenate([np.empty(0, np.int64), *(p.batch for p in parts)]),
-        np.concatenate([np.empty(0, np.uint32), *(p.row for p in parts)]),
-        Decisions.concatenate([p.decisions for p in parts]),
+        np.concatenate([np.empty(0, np.int64), *(p.batch for p, _ in parts)]),
+        np.concatenate([np.empty(0, np.uint32), *(p.row for p, _ in parts)]),
+        Decisions.concatenate([p.decisions for p, _ in parts]),
         SpanLinks.concatenate(links),
+        NO_CLOCKS if hosts is None else row_clocks(hosts, senders),
     )

@@ -20,11 +20,12 @@ def row_clocks(hosts: HostClocks, sender: NDArray[np.uint64]) -> RowClocks:
         return NO_CLOCKS
     at = np.minimum(np.searchsorted(named, sender), named.size - 1)
     known = named[at] == sender
-    used, position = np.unique(at[known], return_inverse=True)
+    used = np.flatnonzero(np.bincount(at[known], minlength=named.size))
     if not used.size:
         return NO_CLOCKS
-    of_row = np.zeros(sender.size, np.uint32)
-    of_row[known] = position + 1
+    position = np.zeros(named.size, np.uint32)
+    position[used] = np.arange(1, used.size + 1)
+    of_row: NDArray[np.uint32] = np.where(known, position[at], np.uint32(0))
     told = compared[used]
     offsets = ClockOffsets(
         reference=hosts.reference[told],

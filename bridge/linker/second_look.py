@@ -24,7 +24,7 @@ from bridge.linker.held_edges import HeldEdges
 from bridge.linker.keys import NET, group_keys
 from bridge.linker.link import find_edges
 from bridge.linker.matching import among
-from bridge.linker.offsets import Clocks, PairTimes, times_of_pairs
+from bridge.linker.offsets import PairTimes, times_of_pairs
 from bridge.linker.open_rows import OpenRows
 from bridge.linker.options import LinkOptions
 from bridge.linker.pairing import pair
@@ -81,8 +81,6 @@ class SecondLook:
         self._seen = PairTimes.zeros(0)
         self._astray: dict[int, int] = {}
         """Processes whose threads tell nothing, and when they were last seen not to."""
-        self.clocks: Clocks | None = None
-        """The newest estimate, if there was something to look at."""
         self.counts: Counter[str] = Counter()
         """What was counted since this was cleared."""
 
@@ -146,7 +144,6 @@ class SecondLook:
             return
         self._learn_clocks(due)
         pairs = pair_across(columns, _sound(columns), ripe, slack_ns=self._options.clock_slack_ns, seen=self._seen)
-        self.clocks = pairs.clocks
         self.counts.update({name: pairs.counts.get(name, 0) for name in _COUNTED})
         found = np.flatnonzero(ripe & (pairs.parent >= 0) & (pairs.confidence < 1.0))
         clients = slots[pairs.parent[found]]

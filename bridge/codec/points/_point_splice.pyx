@@ -13,6 +13,9 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy
 
 from bridge.codec._wire cimport read_field, read_number_or_field
+from bridge.codec.points._point_fields cimport (
+    DOUBLE_FRAME, FIELDS, KEY, TEXT_FRAME, digits_of, parent_size, put_decimal, put_double, put_head, put_hex, put_parent,
+)
 from bridge.codec.points._point_write cimport put, put_byte, put_varint, varint_size
 
 import numpy as np
@@ -24,11 +27,7 @@ from bridge.spans import Method
 
 cdef enum:
     ARR = 0x0A  # tags: field number << 3 | wire type; of PBPoints
-    FIELDS = 0x12  # of PBPoint
-    TIME = 0x18
-    KEY = 0x0A  # of Field
-    TEXT = 0x5A
-    DOUBLE = 0x21
+    TIME = 0x18  # of PBPoint
     EXPORT = 1  # bridge.spans.Outcome
     DEC = 2  # bridge.spans.Encoding
     MAX_METHODS = 16
@@ -36,8 +35,6 @@ cdef enum:
     MAX_GROUPS = 100  # so deep groups of unknown fields nest
     SLOTS = 256  # of keys that were met in one point, a power of two
     TRIES = 16
-    TEXT_FRAME = 6  # bytes of a text field besides key and text; all of ours are below 128
-    DOUBLE_FRAME = 13  # bytes of a field that holds a float besides its key
 
 cdef struct Text:
     const char* data
@@ -160,67 +157,6 @@ cdef inline uint64_t hash_of(const uint8_t* key, int64_t n) noexcept nogil:
         head, tail = <uint64_t> key[0] << 8 | key[n >> 1], key[n - 1]
     head = (head ^ <uint64_t> n) * 0x9E3779B97F4A7C15U
     return (head ^ head >> 29 ^ tail) * 0xBF58476D1CE4E5B9U
-
-
-# --- writing: each returns where it stopped ----------------------------------------------------------------------------
-
-
-cdef inline uint8_t digits_of(uint64_t value) noexcept nogil:
-    cdef uint8_t n = 1
-    while value > 9:
-        n += 1
-        value //= 10
-    return n
-
-
-cdef inline uint8_t* put_decimal(uint8_t* out, uint64_t value, int digits) noexcept nogil:
-    """So many digits, whatever the value."""
-    cdef int i
-    for i in range(digits - 1, -1, -1):
-        out[i] = <uint8_t> (c"0" + value % 10)
-        value //= 10
-    return out + digits
-
-
-cdef inline uint8_t* put_hex(uint8_t* out, uint64_t value) noexcept nogil:
-    """16 digits."""
-    cdef int i
-    for i in range(16):
-        out[i] = b"0123456789abcdef"[(value >> (60 - 4 * i)) & 15]
-    return out + 16
-
-
-cdef inline uint8_t* put_head(uint8_t* out, const char* key, int n_key, int n_text) noexcept nogil:
-    """A text field up to its text."""
-    out = put_byte(put_byte(out, FIELDS), <uint8_t> (TEXT_FRAME - 2 + n_key + n_text))
-    out = put(put_byte(put_byte(out, KEY), <uint8_t> n_key), key, n_key)
-    return put_byte(put_byte(out, TEXT), <uint8_t> n_text)
-
-
-cdef inline uint8_t* put_double(uint8_t* out, const char* key, int n_key, double value) noexcept nogil:
-    """A field that holds a float."""
-    cdef int i
-    cdef uint64_t bits
-    memcpy(&bits, &value, 8)
-    out = put_byte(put_byte(out, FIELDS), <uint8_t> (DOUBLE_FRAME - 2 + n_key))
-    out = put_byte(put(put_byte(put_byte(out, KEY), <uint8_t> n_key), key, n_key), DOUBLE)
-    for i in range(8):
-        out = put_byte(out, <uint8_t> (bits >> 8 * i))
-    return out
-
-
-cdef inline int64_t parent_size(bint there, int digits) noexcept nogil:
-    return 1 if not there else digits if digits else 16
-
-
-cdef inline uint8_t* put_parent(
-    uint8_t* out, const char* key, int n_key, bint there, int digits, uint64_t parent
-) noexcept nogil:
-    """A parent's id: "0" where there is none, else in decimal of so many digits, else (0) in hex."""
-    out = put_head(out, key, n_key, <int> parent_size(there, digits))
-    if not there:
-        return put_byte(out, c"0")
-    return put_decimal(out, parent, digits) if digits else put_hex(out, parent)
 
 
 cdef const uint64_t[:] column(const uint64_t[:] values, Py_ssize_t n):

@@ -139,7 +139,8 @@ def _identity(writer: PointWriter, span: Span, is_espan: bool) -> dict[str, str]
         "source": writer.measurement,
     }
     if is_espan:
-        identity |= {"span_type": found.get(convention.EBPF_SPAN_TYPE) or "unknown", "source_type": "ebpf"}
+        side = found.get(convention.EBPF_SPAN_TYPE) or _SPAN_TYPES.get(span.kind, "unknown")
+        identity |= {"span_type": side, "source_type": "ebpf"}
     else:
         identity |= {"span_type": _span_type(span), "source_type": _source_type(span, found)}
     if "db_system" in found:

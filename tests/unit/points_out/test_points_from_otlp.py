@@ -376,3 +376,13 @@ def test_every_key_is_documented() -> None:
     point = ordinary({"db.system": "mysql", "server.address": "h"}, events=events, status=error, name="n")
     assert {"error_type", "error_message", "error_stack", "db_host", "message"} <= values_of(point).keys()
     assert all(f"`{key}`" in page for key in values_of(point))
+
+
+@pytest.mark.parametrize(
+    ("kind", "side"),
+    [(Span.SPAN_KIND_CLIENT, "exit"), (Span.SPAN_KIND_SERVER, "entry"), (Span.SPAN_KIND_UNSPECIFIED, "unknown")],
+)
+def test_side_of_an_espan_that_says_it_otherwise(kind: "Span.SpanKind", side: str) -> None:
+    """Of an agent with names of its own the kind says it, also at a root."""
+    point = point_of(span_of({"agent.side": "c"}, kind=kind), outcome=Outcome.EXPORT)
+    assert tags_of(point)["span_type"] == side
