@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
@@ -48,7 +47,7 @@ def run_command(paths: tuple[Path, ...]) -> None:
     for warning in loaded.warnings:
         logger.warning("odd setting", extra={"warning": warning})
     # imported here: it takes a while, and mistakes in the settings are told before
-    from bridge.pipeline.process import give_memory_back, raise_descriptor_limit
+    from bridge.pipeline.process import give_memory_back, leaves, raise_descriptor_limit
     from bridge.pipeline.run import serve
 
     give_memory_back()
@@ -58,15 +57,6 @@ def run_command(paths: tuple[Path, ...]) -> None:
     except ConfigError:
         raise
     except Exception as exc:  # the root of the process: told once, as every other event is
-        for error in _leaves(exc):
+        for error in leaves(exc):
             logger.critical("the bridge failed; what it acknowledged is kept for the next start", exc_info=error)
         raise SystemExit(1) from None
-
-
-def _leaves(error: Exception) -> Iterator[Exception]:
-    """What went wrong, without the task groups it went through."""
-    if isinstance(error, ExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error

@@ -1,9 +1,10 @@
 """`espan-bridge simulate`: send eSpans of a made-up system, at a steady rate, and say what became of them."""
 
+import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, Protocol
 
 import anyio
@@ -12,13 +13,18 @@ import numpy as np
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from bridge.cli.agent import Agent
-from bridge.cli.simulation import LONGEST_S, SPANS_PER_TRACE, THREADS, Request, Simulation
+from bridge.cli.call_tree import SHOP, call_tree
+from bridge.cli.simulation import THREADS, Request, Simulation
+from bridge.cli.span_template import MIN_ATTRIBUTES
 from bridge.component import Body
 from bridge.config.units import parse_duration
 from bridge.errors import PermanentError, RetryableError
 from bridge.exporters.otlp import OtlpGrpcExporter, OtlpHttpExporter
 
 CHUNK_S = 0.05
+SHORTEST_WAIT_S = 0.002
+MOST_LATE_S = 5.0
+"""Who is behind by this much at the end of the duration sends no more."""
 QUEUED_REQUESTS = 64
 BATCH: Mapping[str, int] = {"grpc": 512, "http/protobuf": 512, "datakit": 256}
 """Spans a request, by protocol; 256 is what agents send."""
@@ -51,9 +57,21 @@ class Tally:
     latencies_s: list[float] = field(default_factory=list)
     refusal: str = ""
     late_s: float = 0.0
+    unsent: int = 0
+    """Spans there was no time for."""
+    begun_ns: int = 0
+    """When the first trace was due, ns since the epoch."""
+    elapsed_s: float = 0.0
+    cpu_s: float = 0.0
 
-    def report(self, elapsed_s: float) -> str:
-        took = np.array(self.latencies_s or [0.0]) * 1000
+    def as_json(self) -> str:
+        """Everything but the single latencies, as one line."""
+        values = {name: getattr(self, name) for name in self.__slots__ if name != "latencies_s"}
+        return json.dumps(values)
+
+    def report(self) -> str:
+        """The same for people."""
+        took, elapsed_s = np.array(self.latencies_s or [0.0]) * 1000, self.elapsed_s
         lines = [
             f"sent          {self.sent} spans in {self.requests} requests, {elapsed_s:.1f} s",
             f"acknowledged  {self.acknowledged} spans, {self.acknowledged / elapsed_s:.0f} a second",
@@ -61,10 +79,12 @@ class Tally:
             f"retries       {self.retries}",
             f"latency       p50 {np.percentile(took, 50):.1f} ms, p99 {np.percentile(took, 99):.1f} ms, "
             f"max {took.max():.1f} ms",
+            f"cpu           {self.cpu_s:.1f} s, {self.cpu_s / elapsed_s:.0%} of a core, of the sender",
         ]
         if self.late_s > 1:
             lines.append(
-                f"behind        {self.late_s:.1f} s behind the rate asked for: receiver or sender is the limit"
+                f"behind        {self.late_s:.1f} s behind the rate asked for, {self.unsent} spans not sent: "
+                "receiver or sender is the limit"
             )
         return "\n".join(lines)
 
@@ -93,7 +113,7 @@ class Load:
 @click.option("--duration", required=True, help='How long, e.g. "30s" or "5m".')
 @click.option(
     "--batch",
-    type=click.IntRange(SPANS_PER_TRACE, 100_000),
+    type=click.IntRange(1, 100_000),
     help="Spans a request, at most; 512, or 256 for datakit, if left out.",
 )
 @click.option(
@@ -106,8 +126,13 @@ class Load:
     show_default=True,
     help="exact: working thread trace ids; agent: random ones on exits, as current agents send.",
 )
+@click.option(
+    "--trace-spans", type=click.IntRange(2, 20_000), help="Spans a trace; nine, of a made-up shop, if left out."
+)
+@click.option("--attributes", type=click.IntRange(MIN_ATTRIBUTES, 100), help="Attributes a span; 26 if left out.")
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed makes the same ids.")
 @click.option("--truth", type=click.File("w"), help="Write span_id,parent_span_id,trace_id,kind of every span sent.")
+@click.option("--json", "as_json", is_flag=True, help="Report as one line of JSON.")
 def simulate_command(
     endpoint: str,
     protocol: str,
@@ -116,8 +141,11 @@ def simulate_command(
     batch: int | None,
     connections: int,
     threads: str,
+    trace_spans: int | None,
+    attributes: int | None,
     seed: int,
     truth: IO[str] | None,
+    as_json: bool,
 ) -> None:
     """Send eSpans of a made-up shop (five services, nine spans a trace) at a steady rate.
 
@@ -136,24 +164,31 @@ def simulate_command(
         load = Load(rate, parse_duration(duration) / 1e9, batch or BATCH[protocol], connections)
     except ValueError as exc:
         raise click.BadParameter(str(exc), param_hint="--duration") from exc
-    busy = int(rate / SPANS_PER_TRACE * LONGEST_S * 4) + 64
     simulation = Simulation(
         seed=seed,
         threads=threads,
-        thread_count=min(busy, (1 << 20) - 1),
         points=protocol == "datakit",
         with_span_ids=truth is not None,
+        roles=call_tree(trace_spans) if trace_spans else SHOP,
+        attributes=attributes,
     )
-    started = time.monotonic()
+    simulation = replace(simulation, thread_count=_threads(simulation, rate))
     tally = anyio.run(send, SENDERS[protocol]("simulate", endpoint), simulation, load, truth)
-    click.echo(tally.report(time.monotonic() - started))
+    click.echo(tally.as_json() if as_json else tally.report())
     if tally.acknowledged < tally.sent:
         raise SystemExit(1)
 
 
+def _threads(simulation: Simulation, rate: float) -> int:
+    """Threads a service needs so that one is free again long before its turn comes."""
+    traces = rate / len(simulation.roles) * simulation.longest_s * 4 + 64
+    return min(int(traces) * simulation.busy_threads, (1 << 20) - 1)
+
+
 async def send(sender: Sender, simulation: Simulation, load: Load, truth: IO[str] | None) -> Tally:
     """Send at the load's rate; return what became of it."""
-    tally = Tally()
+    tally = Tally(begun_ns=time.time_ns())
+    begun, begun_cpu = time.monotonic(), time.process_time()
     if truth is not None:
         truth.write("span_id,parent_span_id,trace_id,kind\n")
     async with sender.running(), anyio.create_task_group() as group:
@@ -163,32 +198,40 @@ async def send(sender: Sender, simulation: Simulation, load: Load, truth: IO[str
         take.close()
         async with give:
             await _produce(simulation, load, truth, tally, give.send)
+    tally.elapsed_s, tally.cpu_s = time.monotonic() - begun, time.process_time() - begun_cpu
     return tally
 
 
 async def _produce(
     simulation: Simulation, load: Load, truth: IO[str] | None, tally: Tally, put: Callable[[Request], Awaitable[None]]
 ) -> None:
-    """Hand out the requests of each chunk when its time has come.
+    """Hand out the requests of each chunk when its time has come, evenly over the time that the next one takes.
 
-    A chunk is long enough to fill requests of the batch size, one a service, and at most a second.
+    A chunk is long enough to fill requests of the batch size, and at most a second. Ends with the duration, or soon
+    after it where the receiver does not keep up.
     """
-    traces_a_second = load.rate / SPANS_PER_TRACE
-    chunk_s = min(1.0, load.duration_s, max(CHUNK_S, load.batch / traces_a_second))
-    begun, begun_ns, made, at_s = time.monotonic(), time.time_ns(), 0, 0.0
+    traces_a_second = load.rate / len(simulation.roles)
+    filling_s = load.batch / simulation.fewest / traces_a_second
+    chunk_s = min(1.0, load.duration_s, max(CHUNK_S, filling_s))
+    begun, made, at_s = time.monotonic(), 0, 0.0
     while at_s < load.duration_s:
+        if time.monotonic() - begun > load.duration_s + MOST_LATE_S:
+            tally.unsent = (round(load.duration_s * traces_a_second) - made) * len(simulation.roles)
+            break
         until_s = min(at_s + chunk_s, load.duration_s)
         n = round(until_s * traces_a_second) - made
         if n:
-            starts = begun_ns + ((made + np.arange(n)) / traces_a_second * 1e9).astype(np.int64)
+            starts = tally.begun_ns + ((made + np.arange(n)) / traces_a_second * 1e9).astype(np.int64)
             traces = simulation.traces(made, starts.astype(np.uint64))
             if truth is not None:
                 truth.writelines(f"{line}\n" for line in simulation.truth(traces))
             requests = list(simulation.requests(traces, load.batch))
-            await anyio.sleep(max(0.0, begun + until_s - time.monotonic()))
-            for request in requests:
+            for i, request in enumerate(requests):
+                early_s = begun + until_s + chunk_s * i / len(requests) - time.monotonic()
+                if early_s > SHORTEST_WAIT_S:
+                    await anyio.sleep(early_s)
                 await put(request)
-        tally.late_s = max(tally.late_s, time.monotonic() - begun - until_s)
+        tally.late_s = max(tally.late_s, time.monotonic() - begun - until_s - chunk_s)
         made, at_s = made + n, until_s
 
 

@@ -1,60 +1,26 @@
 """A made-up system whose eSpans have known parents: nine spans a trace over five services on five hosts.
 
-Fast enough to load the bridge: a span is a row of bytes copied from its role's template, in which every field that
-differs has a fixed width (numbers are drawn from the range of one varint length) and is patched in whole columns.
+Other lengths of traces, and other numbers of attributes, show how cost grows. Fast enough to load the bridge: values
+are drawn in columns, and written into copies of a template's bytes (bridge.cli.span_template).
 Spans are made as OTLP, or as points of one DataKit agent, on whose host all five services run then.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import partial
-from types import MappingProxyType
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
-from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope, KeyValue
-from opentelemetry.proto.resource.v1.resource_pb2 import Resource
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from bridge.codec.points.point_pb2 import PBPoint
+from bridge.cli.call_tree import SERVICES, SHOP, Role
+from bridge.cli.span_template import U64, Head, SpanTemplate
 from bridge.spans.ids import mix
 
-U64 = NDArray[np.uint64]
-Bytes = NDArray[np.uint8]
-
 THREADS = ("exact", "agent")
-SERVICES = ("gateway", "cart", "redis", "catalog", "postgres")
-
-
-@dataclass(frozen=True, slots=True)
-class Role:
-    """One of the nine places in a trace. Times in us from the trace's start, before the trace's own stretch."""
-
-    service: str
-    parent: int
-    """Position of the parent role, -1 at the root."""
-    call: int
-    """Number of the call it is one side of: both sides see the same sequence numbers."""
-    entry: bool
-    start_us: int
-    end_us: int
-    route: str
-
-
-ROLES = (
-    Role("gateway", -1, 0, True, 0, 12_000, "/checkout"),
-    Role("gateway", 0, 1, False, 500, 5_500, "/cart/items"),
-    Role("cart", 1, 1, True, 700, 5_300, "/cart/items"),
-    Role("cart", 2, 2, False, 1_200, 4_200, "HGETALL"),
-    Role("redis", 3, 2, True, 1_400, 4_000, "HGETALL"),
-    Role("gateway", 0, 3, False, 6_000, 11_000, "/catalog/prices"),
-    Role("catalog", 5, 3, True, 6_200, 10_800, "/catalog/prices"),
-    Role("catalog", 6, 4, False, 7_000, 10_000, "SELECT prices"),
-    Role("postgres", 7, 4, True, 7_200, 9_800, "SELECT prices"),
-)
+ROLES = SHOP
 SPANS_PER_TRACE = len(ROLES)
-LONGEST_S = 0.016
-"""Upper bound of a trace's duration."""
+_STRETCH = 0.5, 1.3
+"""A trace takes between these times what its roles say."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +46,7 @@ class Request:
     spans: int
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True)
 class Simulation:
     """Makes traces by number: the same seed and number give the same ids on every machine."""
 
@@ -92,257 +58,160 @@ class Simulation:
     """Points instead of OTLP spans."""
     with_span_ids: bool = True
     """Whether points carry the span ids of the truth; an agent sends none."""
-    _templates: dict[int, "_Template"] = field(default_factory=dict)
+    roles: tuple[Role, ...] = ROLES
+    """What happens in a trace."""
+    attributes: int | None = None
+    """Attributes a span; 26 if left out."""
+
+    @property
+    def longest_s(self) -> float:
+        """Upper bound of a trace's duration."""
+        return self.roles[0].end_us * _STRETCH[1] / 1e6
+
+    @property
+    def busy_threads(self) -> int:
+        """How many threads of one service a trace needs at once, at most."""
+        return int(self._rank.max()) + 1
+
+    @property
+    def fewest(self) -> int:
+        """Spans of a trace in the group that has fewest; a request is of one group."""
+        return min(int(sum(roles.size for _, roles in blocks)) for blocks in self._groups.values())
 
     def traces(self, first: int, start_ns: U64) -> Traces:
         """Traces number first, first + 1, ... that start at these times (ns since the epoch)."""
-        n = start_ns.size
+        roles, n = self.roles, start_ns.size
         number = np.arange(first, first + n, dtype=np.uint64)
-        stretch = 0.5 + 0.8 * self._uniform(number, 1)
-        begin = np.array([[r.start_us] for r in ROLES]) * stretch
-        end = np.array([[r.end_us] for r in ROLES]) * stretch
-        calls = np.array([r.call for r in ROLES], np.uint64)[:, None]
-        request = np.array([_served_by(i) for i in range(SPANS_PER_TRACE)], np.uint64)[:, None]
-        thread = self._draw(number, 16 + request, 1 << 56, 1 << 63)
+        low, high = _STRETCH
+        stretch = low + (high - low) * self._uniform(number, 1)
+        begin = np.array([[r.start_us] for r in roles]) * stretch
+        end = np.array([[r.end_us] for r in roles]) * stretch
+        calls = np.array([r.call for r in roles], np.uint64)[:, None]
+        served = np.array([i if r.entry else r.parent for i, r in enumerate(roles)], np.uint64)[:, None]
+        thread = self._draw(number, self._salt(1) + served, 1 << 56, 1 << 63)
+        each = np.arange(len(roles), dtype=np.uint64)[:, None]
         if self.threads == "agent":  # what current agents send: a random id on every exit
-            exits = np.array([not r.entry for r in ROLES])[:, None]
-            role = np.arange(SPANS_PER_TRACE, dtype=np.uint64)[:, None]
-            thread = np.where(exits, self._draw(number, 64 + role, 1 << 56, 1 << 63), thread)
+            exits = np.array([not r.entry for r in roles])[:, None]
+            thread = np.where(exits, self._draw(number, self._salt(4) + each, 1 << 56, 1 << 63), thread)
         start = start_ns + (begin * 1000).astype(np.uint64) // np.uint64(1000) * np.uint64(1000)
-        hosts = [0 if self.points else SERVICES.index(r.service) for r in ROLES]
+        hosts = [0 if self.points else SERVICES.index(r.service) for r in roles]
         boot = np.array([1 << 50 | host << 40 for host in hosts], np.uint64)[:, None]
+        on_thread = number * np.uint64(self.busy_threads) + self._rank[served[:, 0], None]
         return Traces(
-            span_id=self._hash(number, 128 + np.arange(SPANS_PER_TRACE, dtype=np.uint64)[:, None]),
+            span_id=self._hash(number, self._salt(8) + each),
             start_ns=start,
             end_ns=start + ((end - begin).astype(np.uint64)) * np.uint64(1000),
             ktime=start % np.uint64(1 << 49) + boot,
-            req_seq=self._draw(number, 32 + calls, 1 << 28, 1 << 32),
-            resp_seq=self._draw(number, 48 + calls, 1 << 28, 1 << 32),
+            req_seq=self._draw(number, self._salt(2) + calls, 1 << 28, 1 << 32),
+            resp_seq=self._draw(number, self._salt(3) + calls, 1 << 28, 1 << 32),
             thread_trace_id=thread,
-            tid=np.broadcast_to((1 << 14) + number % np.uint64(self.thread_count), (SPANS_PER_TRACE, n)),
-            client_port=self._draw(number, 80 + calls, 10_000, 61_000),
+            tid=np.uint64(1 << 14) + on_thread % np.uint64(self.thread_count),
+            client_port=self._draw(number, self._salt(5) + calls, 10_000, 61_000),
         )
 
     def requests(self, traces: Traces, batch: int) -> Iterator[Request]:
         """The traces' spans as requests of at most `batch` spans; those of OTLP are of one service each."""
-        if self.points:
-            yield from self._requests(traces, batch, list(range(SPANS_PER_TRACE)), lambda spans: spans)
-            return
-        for service in SERVICES:
-            head = _resource_head(service)
-            roles = [i for i, r in enumerate(ROLES) if r.service == service]
-            yield from self._requests(traces, batch, roles, partial(_wrap, head))
+        for service, blocks in self._groups.items():
+            rows = [_Block(template, traces, roles) for template, roles in blocks]
+            for parts, spans in _cut(rows, traces.span_id.shape[1], batch):
+                head = b"" if self.points else self._heads[service].before(sum(map(len, parts)))
+                yield Request(b"".join([head, *parts]), spans)
 
-    def _requests(
-        self, traces: Traces, batch: int, roles: list[int], wrap: Callable[[bytes], bytes]
-    ) -> Iterator[Request]:
-        per_role = max(1, batch // len(roles))
-        for at in range(0, traces.span_id.shape[1], per_role):
-            part = slice(at, at + per_role)
-            blocks = [self._template(i).fill(traces, i, part) for i in roles]
-            yield Request(wrap(b"".join(blocks)), len(roles) * traces.span_id[0, part].size)
-
-    @staticmethod
-    def truth(traces: Traces) -> Iterator[str]:
+    def truth(self, traces: Traces) -> Iterator[str]:
         """CSV lines span_id,parent_span_id,trace_id,kind of the traces, without a header."""
         for column in traces.span_id.T.tolist():
-            for role, span_id in zip(ROLES, column, strict=True):
+            for role, span_id in zip(self.roles, column, strict=True):
                 parent = f"{column[role.parent]:016x}" if role.parent >= 0 else ""
                 yield f"{span_id:016x},{parent},{column[0]:032x},{'entry' if role.entry else 'exit'}"
 
     def _hash(self, number: U64, salt: U64) -> U64:
-        """Distinct for distinct (number, salt) while number < 2**56 and salt < 256: `mix` is one to one."""
-        return mix(mix(np.array([self.seed], np.uint64)) ^ (number << np.uint64(8) | salt))
+        """Distinct for distinct (number, salt) while number < 2**(64 - _salt_bits): `mix` is one to one."""
+        return mix(mix(np.array([self.seed], np.uint64)) ^ (number << np.uint64(self._salt_bits) | salt))
 
     def _uniform(self, number: U64, salt: int) -> NDArray[np.float64]:
-        return self._hash(number, np.uint64(salt)[None]) / 2.0**64  # type: ignore[index]
+        return self._hash(number, np.array([salt], np.uint64)) / 2.0**64
 
     def _draw(self, number: U64, salt: U64, low: int, high: int) -> U64:
         return np.uint64(low) + self._hash(number, salt) % np.uint64(high - low)
 
-    def _template(self, role: int) -> "_Template":
-        if role not in self._templates:
-            self._templates[role] = (
-                _point_template(ROLES[role], with_span_id=self.with_span_ids)
-                if self.points
-                else _span_template(ROLES[role])
-            )
-        return self._templates[role]
+    @cached_property
+    def _salt_bits(self) -> int:
+        """Sixteen ranges of salts, each with room for every role."""
+        return 4 + max(4, (len(self.roles) - 1).bit_length())
+
+    def _salt(self, number: int) -> np.uint64:
+        """The start of a range."""
+        return np.uint64(number << self._salt_bits - 4)
+
+    @cached_property
+    def _rank(self) -> U64:
+        """How many entries of its service come before each entry in a trace: they keep to different threads."""
+        seen: dict[str, int] = {}
+        rank = np.zeros(len(self.roles), np.uint64)
+        for i, role in enumerate(self.roles):
+            if role.entry:
+                rank[i] = seen.get(role.service, 0)
+                seen[role.service] = int(rank[i]) + 1
+        return rank
+
+    @cached_property
+    def _heads(self) -> Mapping[str, Head]:
+        return {service: Head.of(service) for service in SERVICES}
+
+    @cached_property
+    def _groups(self) -> Mapping[str, Sequence[tuple[SpanTemplate, NDArray[np.int64]]]]:
+        """What a request is made of, by service (points: of all): templates, and the roles written with each."""
+        make = partial(SpanTemplate.of_points, with_span_id=self.with_span_ids) if self.points else SpanTemplate.of_otlp
+        longest_us = int(self.longest_s * 1e6)
+        alike: dict[Role, list[int]] = {}
+        for i, role in enumerate(self.roles):
+            alike.setdefault(replace(role, parent=min(role.parent, 0), call=0, start_us=0, end_us=0), []).append(i)
+        groups: dict[str, list[tuple[SpanTemplate, NDArray[np.int64]]]] = {}
+        for role, positions in alike.items():
+            template = make(role, attributes=self.attributes, longest_us=longest_us)
+            groups.setdefault("" if self.points else role.service, []).append((template, np.array(positions)))
+        order = ("", *SERVICES)
+        return {service: groups[service] for service in sorted(groups, key=order.index)}
 
 
-def _served_by(role: int) -> int:
-    """The entry role in whose thread a role runs: itself, or an exit's parent."""
-    return role if ROLES[role].entry else ROLES[role].parent
+class _Block:
+    """The spans of all traces that one template is written with, trace by trace."""
+
+    def __init__(self, template: SpanTemplate, traces: Traces, roles: NDArray[np.int64]) -> None:
+        def values(key: str) -> U64:
+            return _values(traces, key, roles)
+
+        n = traces.span_id.shape[1] * roles.size
+        self.per_trace = roles.size
+        self.spans = n
+        self._data = template.fill(n, values).data
+        self._row_bytes = len(self._data) // n
+
+    def part(self, first: int, end: int) -> memoryview:
+        """The bytes of spans first to end."""
+        return self._data[first * self._row_bytes : end * self._row_bytes]
 
 
-Put = Callable[[Bytes, int, U64], None]
-"""Writes a column of values into a block of rows, from a position in the row on."""
+def _values(traces: Traces, key: str, roles: NDArray[np.int64]) -> U64:
+    """One value a span, of all traces and these roles, trace by trace."""
+    if key == "start":
+        return _values(traces, "start_ns", roles) // np.uint64(1000)
+    if key == "duration":
+        return (_values(traces, "end_ns", roles) - _values(traces, "start_ns", roles)) // np.uint64(1000)
+    column: U64 = getattr(traces, "client_port" if key == "port" else key)
+    return column[roles].T.reshape(-1)
 
 
-def _put_varint(width: int) -> Put:
-    def put(block: Bytes, at: int, values: U64) -> None:
-        for i in range(width):
-            more = 0x80 if i < width - 1 else 0
-            block[:, at + i] = (values >> np.uint64(7 * i) & np.uint64(0x7F) | np.uint64(more)).astype(np.uint8)
-
-    return put
-
-
-def _put_fixed(dtype: str) -> Put:
-    def put(block: Bytes, at: int, values: U64) -> None:
-        block[:, at : at + 8] = np.ascontiguousarray(values.astype(dtype)).view(np.uint8).reshape(-1, 8)
-
-    return put
-
-
-def _put_decimal(block: Bytes, at: int, values: U64) -> None:
-    digits = values[:, None] // np.array([10000, 1000, 100, 10, 1], np.uint64)
-    block[:, at : at + 5] = digits % np.uint64(10) + np.uint64(48)
-
-
-def _put_hex(block: Bytes, at: int, values: U64) -> None:
-    nibbles = values[:, None] >> np.arange(60, -1, -4, dtype=np.uint64) & np.uint64(15)
-    block[:, at : at + 16] = _HEX_DIGITS[nibbles]
-
-
-_HEX_DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
-_NUMBERS: Mapping[str, tuple[int, int]] = MappingProxyType(  # key: (value of the right varint length, its bytes)
-    {
-        "req_seq": (0xF1234567, 5),
-        "resp_seq": (0xF7654321, 5),
-        "thread_trace_id": (0x7123456789ABCDEF, 9),
-        "tid": (0x1FEDCB, 3),
-        "ktime": (0x4_1234_5678_9ABC, 8),
-        "start": (0x6_CBA9_8765_4321, 8),
-        "duration": (0x3ABC, 2),
-    }
-)
-_SPAN_ID, _START, _END, _PORT = 0x1122334455667788, 0x0102030405060708, 0x1112131415161718, b"54321"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Template:
-    """The bytes of one role's span, as a repeated field, and where its changing fields lie."""
-
-    row: Bytes
-    places: Mapping[str, tuple[int, Put]]
-
-    @classmethod
-    def of(cls, tag: bytes, span: bytes, words: Mapping[str, tuple[bytes, Put]]) -> "_Template":
-        """`words`: what stands in the span for each value, and how to write the value over it."""
-        data = tag + _varint(len(span)) + span
-        numbers = {key: (_varint(value), _put_varint(width)) for key, (value, width) in _NUMBERS.items()}
-        places = {key: (data.index(word), put) for key, (word, put) in {**numbers, **words}.items()}
-        return cls(np.frombuffer(data, np.uint8), places)
-
-    def fill(self, traces: Traces, role: int, part: slice) -> bytes:
-        """The spans of this role in a slice of the traces, one after another."""
-        block = np.tile(self.row, (traces.span_id[role, part].size, 1))
-        start, end = traces.start_ns[role, part], traces.end_ns[role, part]
-        values = {
-            "start_ns": start,
-            "end_ns": end,
-            "start": start // np.uint64(1000),
-            "duration": (end - start) // np.uint64(1000),
-            "port": traces.client_port[role, part],
-            **{
-                key: getattr(traces, key)[role, part]
-                for key in ("span_id", "req_seq", "resp_seq", "thread_trace_id", "tid", "ktime")
-            },
-        }
-        for key, (at, put) in self.places.items():
-            put(block, at, values[key])
-        return block.tobytes()
-
-
-def _span_template(role: Role) -> _Template:
-    words = {
-        "span_id": (_SPAN_ID.to_bytes(8, "big"), _put_fixed(">u8")),
-        "start_ns": (_START.to_bytes(8, "little"), _put_fixed("<u8")),
-        "end_ns": (_END.to_bytes(8, "little"), _put_fixed("<u8")),
-        "port": (_PORT, _put_decimal),
-    }
-    return _Template.of(b"\x12", _sample_span(role).SerializeToString(), words)
-
-
-def _point_template(role: Role, *, with_span_id: bool) -> _Template:
-    """A point as an agent sends it, a field of PBPoints; times of this century have nine bytes as ns."""
-    point = PBPoint(name="dketrace", time=_SPAN_ID)
-    words: dict[str, tuple[bytes, Put]] = {
-        "start_ns": (_varint(_SPAN_ID), _put_varint(9)),
-        "port": (_PORT, _put_decimal),
-    }
-    values = _values(role)
-    if with_span_id:
-        values["span_id"] = f"{_END:016x}"
-        words["span_id"] = (f"{_END:016x}".encode(), _put_hex)
-    for key, value in values.items():
-        if isinstance(value, str):
-            point.fields.add(key=key, s=value)
-        else:
-            point.fields.add(key=key, i=value)
-    return _Template.of(b"\x0a", point.SerializeToString(), words)
-
-
-def _values(role: Role) -> dict[str, str | int]:
-    """What a span says, by key."""
-    index = SERVICES.index(role.service)
-    http = role.route.startswith("/")
-    kind = "entry" if role.entry else "exit"
-    own, port = f"10.0.{index}.7", _PORT.decode()
-    near, far = ("8080", port) if role.entry else (port, "8080")
-    peer = ROLES[role.parent].service if role.entry and role.parent >= 0 else ""
-    other = f"10.0.{SERVICES.index(peer)}.7" if peer else ("203.0.113.9" if role.entry else f"10.96.0.{role.call}")
-    operation = "HTTP" if http else ("Redis" if role.route == "HGETALL" else "PostgreSQL")
-    text = {
-        "ebpf_span_type": kind,
-        "direction": "incoming" if role.entry else "outgoing",
-        "src_ip": own, "src_port": near, "dst_ip": other, "dst_port": far,
-        "pid": str(1000 + index), "process_name": role.service, "thread_name": "worker", "service": role.service,
-        "source_type": "ebpf", "span_type": kind, "operation": operation, "status": "ok",
-        "http_method": "POST" if http else "", "http_route": role.route, "http_status_code": "200",
-        "resource": f"POST {role.route}" if http else role.route,
-    }  # fmt: skip
-    return {**text, **{key: value for key, (value, _) in _NUMBERS.items()}, "bytes_read": 512}
-
-
-def _sample_span(role: Role) -> Span:
-    values = _values(role)
-    span = Span(name=str(values["resource"]), kind=Span.SPAN_KIND_SERVER if role.entry else Span.SPAN_KIND_CLIENT)
-    span.span_id = _SPAN_ID.to_bytes(8, "big")
-    span.start_time_unix_nano, span.end_time_unix_nano = _START, _END
-    for key in sorted(values):
-        value, pair = values[key], KeyValue(key=key)
-        if isinstance(value, str):
-            pair.value.string_value = value
-        else:
-            pair.value.int_value = value
-        span.attributes.append(pair)
-    return span
-
-
-def _resource_head(service: str) -> tuple[bytes, bytes]:
-    """The serialized resource field of a ResourceSpans and scope field of a ScopeSpans."""
-    resource = Resource()
-    for key, value in (("service.name", service), ("host.name", f"node-{SERVICES.index(service)}")):
-        pair = KeyValue(key=key)
-        pair.value.string_value = value
-        resource.attributes.append(pair)
-    return _field(1, resource.SerializeToString()), _field(1, InstrumentationScope(name="ebpf").SerializeToString())
-
-
-def _wrap(head: tuple[bytes, bytes], spans: bytes) -> bytes:
-    return _field(1, head[0] + _field(2, head[1] + spans))
-
-
-def _field(number: int, data: bytes) -> bytes:
-    return bytes([number << 3 | 2]) + _varint(len(data)) + data
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+def _cut(blocks: Sequence[_Block], traces: int, batch: int) -> Iterator[tuple[list[memoryview], int]]:
+    """Parts of the blocks that make requests of at most `batch` spans, whole traces where that is enough for one."""
+    per_trace = sum(block.per_trace for block in blocks)
+    if per_trace > batch:
+        for block in blocks:
+            for at in range(0, block.spans, batch):
+                end = min(at + batch, block.spans)
+                yield [block.part(at, end)], end - at
+        return
+    step = batch // per_trace
+    for at in range(0, traces, step):
+        end = min(at + step, traces)
+        yield [b.part(at * b.per_trace, end * b.per_trace) for b in blocks], (end - at) * per_trace

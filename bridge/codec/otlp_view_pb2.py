@@ -4,47 +4,42 @@
 # source: otlp_view.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
+
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-_runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC,
-    7,
-    35,
-    1,
-    '',
-    'otlp_view.proto'
-)
+
+_runtime_version.ValidateProtobufRuntimeVersion(_runtime_version.Domain.PUBLIC, 7, 35, 1, "", "otlp_view.proto")
 # @@protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
 
-
-
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0fotlp_view.proto\x12\x11\x65span.bridge.view\"!\n\x07Request\x12\x16\n\x0eresource_spans\x18\x01 \x03(\x0c\"$\n\rResourceSpans\x12\x13\n\x0bscope_spans\x18\x02 \x03(\x0c\"=\n\x0cResourceHead\x12-\n\x08resource\x18\x01 \x01(\x0b\x32\x1b.espan.bridge.view.Resource\";\n\x08Resource\x12/\n\nattributes\x18\x01 \x03(\x0b\x32\x1b.espan.bridge.view.KeyValue\"\x1b\n\nScopeSpans\x12\r\n\x05spans\x18\x02 \x03(\x0c\"\xac\x01\n\x04Span\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12\x0f\n\x07span_id\x18\x02 \x01(\x0c\x12\x16\n\x0eparent_span_id\x18\x04 \x01(\x0c\x12\x1c\n\x14start_time_unix_nano\x18\x07 \x01(\x06\x12\x1a\n\x12\x65nd_time_unix_nano\x18\x08 \x01(\x06\x12/\n\nattributes\x18\t \x03(\x0b\x32\x1b.espan.bridge.view.KeyValue\"@\n\x08KeyValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.espan.bridge.view.Value\"\xd2\x01\n\x05Value\x12\x16\n\x0cstring_value\x18\x01 \x01(\tH\x00\x12\x14\n\nbool_value\x18\x02 \x01(\x08H\x00\x12\x13\n\tint_value\x18\x03 \x01(\x03H\x00\x12\x16\n\x0c\x64ouble_value\x18\x04 \x01(\x01H\x00\x12\x15\n\x0b\x61rray_value\x18\x05 \x01(\x0cH\x00\x12\x16\n\x0ckvlist_value\x18\x06 \x01(\x0cH\x00\x12\x15\n\x0b\x62ytes_value\x18\x07 \x01(\x0cH\x00\x12\x1f\n\x15string_value_strindex\x18\x08 \x01(\x05H\x00\x42\x07\n\x05valueb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
+    b'\n\x0fotlp_view.proto\x12\x11\x65span.bridge.view"!\n\x07Request\x12\x16\n\x0eresource_spans\x18\x01 \x03(\x0c"$\n\rResourceSpans\x12\x13\n\x0bscope_spans\x18\x02 \x03(\x0c"=\n\x0cResourceHead\x12-\n\x08resource\x18\x01 \x01(\x0b\x32\x1b.espan.bridge.view.Resource";\n\x08Resource\x12/\n\nattributes\x18\x01 \x03(\x0b\x32\x1b.espan.bridge.view.KeyValue"\x1b\n\nScopeSpans\x12\r\n\x05spans\x18\x02 \x03(\x0c"\xac\x01\n\x04Span\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12\x0f\n\x07span_id\x18\x02 \x01(\x0c\x12\x16\n\x0eparent_span_id\x18\x04 \x01(\x0c\x12\x1c\n\x14start_time_unix_nano\x18\x07 \x01(\x06\x12\x1a\n\x12\x65nd_time_unix_nano\x18\x08 \x01(\x06\x12/\n\nattributes\x18\t \x03(\x0b\x32\x1b.espan.bridge.view.KeyValue"@\n\x08KeyValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.espan.bridge.view.Value"\xd2\x01\n\x05Value\x12\x16\n\x0cstring_value\x18\x01 \x01(\tH\x00\x12\x14\n\nbool_value\x18\x02 \x01(\x08H\x00\x12\x13\n\tint_value\x18\x03 \x01(\x03H\x00\x12\x16\n\x0c\x64ouble_value\x18\x04 \x01(\x01H\x00\x12\x15\n\x0b\x61rray_value\x18\x05 \x01(\x0cH\x00\x12\x16\n\x0ckvlist_value\x18\x06 \x01(\x0cH\x00\x12\x15\n\x0b\x62ytes_value\x18\x07 \x01(\x0cH\x00\x12\x1f\n\x15string_value_strindex\x18\x08 \x01(\x05H\x00\x42\x07\n\x05valueb\x06proto3'
+)
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'otlp_view_pb2', _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "otlp_view_pb2", _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_REQUEST']._serialized_start=38
-  _globals['_REQUEST']._serialized_end=71
-  _globals['_RESOURCESPANS']._serialized_start=73
-  _globals['_RESOURCESPANS']._serialized_end=109
-  _globals['_RESOURCEHEAD']._serialized_start=111
-  _globals['_RESOURCEHEAD']._serialized_end=172
-  _globals['_RESOURCE']._serialized_start=174
-  _globals['_RESOURCE']._serialized_end=233
-  _globals['_SCOPESPANS']._serialized_start=235
-  _globals['_SCOPESPANS']._serialized_end=262
-  _globals['_SPAN']._serialized_start=265
-  _globals['_SPAN']._serialized_end=437
-  _globals['_KEYVALUE']._serialized_start=439
-  _globals['_KEYVALUE']._serialized_end=503
-  _globals['_VALUE']._serialized_start=506
-  _globals['_VALUE']._serialized_end=716
+    DESCRIPTOR._loaded_options = None
+    _globals["_REQUEST"]._serialized_start = 38
+    _globals["_REQUEST"]._serialized_end = 71
+    _globals["_RESOURCESPANS"]._serialized_start = 73
+    _globals["_RESOURCESPANS"]._serialized_end = 109
+    _globals["_RESOURCEHEAD"]._serialized_start = 111
+    _globals["_RESOURCEHEAD"]._serialized_end = 172
+    _globals["_RESOURCE"]._serialized_start = 174
+    _globals["_RESOURCE"]._serialized_end = 233
+    _globals["_SCOPESPANS"]._serialized_start = 235
+    _globals["_SCOPESPANS"]._serialized_end = 262
+    _globals["_SPAN"]._serialized_start = 265
+    _globals["_SPAN"]._serialized_end = 437
+    _globals["_KEYVALUE"]._serialized_start = 439
+    _globals["_KEYVALUE"]._serialized_end = 503
+    _globals["_VALUE"]._serialized_start = 506
+    _globals["_VALUE"]._serialized_end = 716
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,6 @@ may be cancelled at any await; each contract says what holds then.
 
 from bridge.component.exporter import Body, Exporter
 from bridge.component.receiver import Receiver, SpanConsumer
-from bridge.component.store import SpanStore, StoredBatch
+from bridge.component.store import Arrival, BatchStore, SpanStore, StoredBatch
 
-__all__ = ["Body", "Exporter", "Receiver", "SpanConsumer", "SpanStore", "StoredBatch"]
+__all__ = ["Arrival", "BatchStore", "Body", "Exporter", "Receiver", "SpanConsumer", "SpanStore", "StoredBatch"]

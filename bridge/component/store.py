@@ -26,7 +26,27 @@ class StoredBatch:
     """k decisions, beside `left_rows`."""
 
 
-class SpanStore(Protocol):
+@dataclass(frozen=True, slots=True, eq=False)
+class Arrival:
+    """A committed batch on its way to the linker."""
+
+    number: int
+    arrival_ns: int
+    columns: SpanColumns
+
+
+class BatchStore(Protocol):
+    """Keeps batches: all of a store that whoever takes spans in needs. The guarantees are those of `SpanStore`."""
+
+    async def append(self, batch: SpanBatch, arrival_ns: int) -> int:
+        """Commit a batch that arrived at this time (ns since the epoch); return its number, larger than any before.
+
+        Raises Throttled while too much waits for its commit.
+        """
+        ...
+
+
+class SpanStore(BatchStore, Protocol):
     """Keeps batches, decisions and cursors.
 
     What a method returned from is committed and survives kill -9. Every write is one transaction (of which appends may
@@ -43,15 +63,8 @@ class SpanStore(Protocol):
         """
         ...
 
-    async def append(self, batch: SpanBatch, arrival_ns: int) -> int:
-        """Commit a batch that arrived at this time (ns since the epoch); return its number, larger than any before.
-
-        Raises Throttled while too much waits for its commit.
-        """
-        ...
-
     def recover(self) -> AsyncIterator[StoredBatch]:
-        """Every batch whose keys are still kept, in order of number."""
+        """Every batch whose keys are still kept, in the order in which they arrived."""
         ...
 
     async def commit_tick(self, departure: Departure, left_ns: int) -> int:

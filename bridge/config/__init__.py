@@ -20,10 +20,11 @@ from bridge.config.exporters import (
 )
 from bridge.config.loader import Loaded, load
 from bridge.config.profiles import load_profiles
-from bridge.config.settings import Settings
+from bridge.config.settings import DatakitReceiverSettings, Settings
 
 __all__ = [
     "ConsoleExporterSettings",
+    "DatakitReceiverSettings",
     "DatawayExporterSettings",
     "DatawayTlsSettings",
     "ExporterSettings",

@@ -183,6 +183,7 @@ LargeSize: TypeAlias = Annotated[
     Allowed(f"{SIZE}, more than 0"),
 ]
 Count: TypeAlias = Annotated[int, Field(ge=1), Allowed("a whole number of at least 1")]
+Processes: TypeAlias = Annotated[int, Field(ge=1, le=64), Allowed("a whole number from 1 to 64")]
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), Allowed("a number from 0.0 to 1.0")]
 Port: TypeAlias = Annotated[int, Field(ge=0, le=65535), Allowed("a port from 1 to 65535, or 0 for any free one")]
 Host: TypeAlias = Annotated[

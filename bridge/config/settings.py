@@ -17,6 +17,7 @@ from bridge.config.fields import (
     Nanoseconds,
     NanosecondsOrZero,
     Port,
+    Processes,
     Seconds,
     SecondsOrZero,
     Share,
@@ -238,6 +239,11 @@ class Settings(Table):
         default=10.0,
         alias="shutdown_grace",
         description="How long a stop may take to answer and deliver what is under way.",
+    )
+    workers: Processes = Field(
+        default=1,
+        description="Processes that take spans in, on the same ports; more than one where a core is not enough. "
+        "Senders are spread over them by connection.",
     )
     inputs: InputsSettings = Field(default=InputsSettings(), description="Inputs, as DataKit writes them.")
     receivers: ReceiversSettings = Field(default=ReceiversSettings(), description="Where senders reach the bridge.")

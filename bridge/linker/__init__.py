@@ -3,7 +3,7 @@
 `link` is a pure function over the rows of one window, in stages that each see only rows with something in common:
 *pair* (`across`: same net id, connection or request id), *assign* (`assigning`: same thread trace id, or same thread of
 one process), *build* (`building`, `headers`, `sampling`: from parents to roots, trace ids and verdicts). `Assembler`
-holds what has to be remembered between ticks: which rows wait, which may leave, what later rows may still be related to.
+holds what is remembered between ticks: which rows wait, which may leave, what later rows may still be related to.
 
 Guarantees: the result depends on what rows say, never on the order they came in; work and memory grow with n log n for
 any input, in every stage; no span is its own ancestor. docs/linking.md says the same for people.

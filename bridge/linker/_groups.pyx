@@ -1,17 +1,24 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """The compiled twin of bridge.linker.groups.PlainGroups, which says what each method promises.
 
-Three structures over plain C arrays:
-- a map from key to one waiting row, with groups as union-find whose members form a ring (a merge swaps two links);
-- a log of the keys of rows that left, hashed into chains that run from newest to oldest; rows are forgotten in the
-  order they left, so a chain ends where it meets what is forgotten and nothing is ever unlinked;
-- treaps (Seidel and Aragon, 1996), one per timeline, that know the latest end below each node.
-All slots that come from outside are checked before anything is written.
+Three structures over plain C arrays, a file each: a map from key to one waiting row (`_slot_map`), with groups as
+union-find whose members form a ring (a merge swaps two links); a log of the keys of rows that left (`_left_log`);
+threads' timelines (`_timeline`, `_timeline_search`). Each is larger than any cache: a loop over rows asks for what it
+will need a few rows ahead. All slots that come from outside are checked before anything is written.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memmove
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy
+
+from bridge.linker._left_log cimport (
+    Entry, Log, entry_at, filter_prefetch, log_push, log_reserve, newest, older, push_prefetch,
+)
+from bridge.linker._slot_map cimport NIL, Map, map_add, map_get, map_prefetch, map_remove, map_reserve, map_set
+from bridge.linker._timeline cimport (
+    LEFT, SIZES, Place, Timelines, block, block_prefetch, insert, line_prefetch, place, refs_prefetch, remove, rename,
+)
+from bridge.linker._timeline_search cimport between, ties
 
 import numpy as np
 
@@ -24,8 +31,8 @@ cdef enum:
     MAX_FRAGMENTS = 128
     MAX_TIES = 16
     MAX_STEPS = 4096  # along one chain, whose bucket other keys share
-    LEFT = 1073741824
     ENTRY = 1073741824
+    FREE = -2  # no row is remembered there
     WAITING = 1
     CHECKED = 2
     MARKED = 4
@@ -37,21 +44,14 @@ cdef enum:
     MET = 32
     PARENTED = 64
     OPEN = 128
-    NIL = -1
-    FREE = -2
+    FAR = 16  # rows ahead at which places in maps are asked for
+    NEAR = 8  # rows ahead at which what they name is
+    NEXT = 4  # rows ahead at which what that names is
 
 cdef uint64_t EXITS = 0x5851F42D4C957F2D  # turns the key of a thread's entries into that of its exits
 
-# Keys come from what senders write, so whoever knows where a key goes could pile keys up in one place. Python's own
-# hash seed (PYTHONHASHSEED) keeps that to this process; no answer depends on it.
+# Python's own hash seed (PYTHONHASHSEED): what makes up a bad set of keys in one process does not in another.
 cdef uint64_t SEED = (<uint64_t> (hash("bridge.linker") & 0xFFFFFFFFFFFFFFFF)) | 1
-
-
-cdef struct Map:
-    uint64_t* keys
-    int32_t* values
-    uint64_t capacity  # a power of two, or 0
-    uint64_t used
 
 
 cdef struct Row:
@@ -60,21 +60,9 @@ cdef struct Row:
     int32_t root
     int32_t next
     int32_t size
-    int32_t node
     int32_t context
     uint8_t state
     uint8_t marks
-
-
-cdef struct Node:
-    uint64_t line
-    int64_t at
-    int64_t end
-    int64_t most
-    int32_t l
-    int32_t r
-    int32_t up
-    int32_t ref
 
 
 cdef struct Numbers:
@@ -82,80 +70,6 @@ cdef struct Numbers:
     Py_ssize_t n
     Py_ssize_t capacity
     bint failed
-
-
-cdef inline uint64_t home(uint64_t key, uint64_t capacity) noexcept nogil:
-    """Where a key belongs in a table of this size (multiply-shift hashing, Dietzfelbinger et al., 1997)."""
-    return (key * SEED >> 32) & (capacity - 1)
-
-
-cdef int32_t map_get(Map* m, uint64_t key) noexcept nogil:
-    cdef uint64_t i
-    if m.capacity == 0:
-        return NIL
-    i = home(key, m.capacity)
-    while m.keys[i] != 0:
-        if m.keys[i] == key:
-            return m.values[i]
-        i = (i + 1) & (m.capacity - 1)
-    return NIL
-
-
-cdef void map_set(Map* m, uint64_t key, int32_t value) noexcept nogil:
-    """Room must have been reserved."""
-    cdef uint64_t i = home(key, m.capacity)
-    while m.keys[i] != 0 and m.keys[i] != key:
-        i = (i + 1) & (m.capacity - 1)
-    if m.keys[i] == 0:
-        m.used += 1
-        m.keys[i] = key
-    m.values[i] = value
-
-
-cdef void map_remove(Map* m, uint64_t key) noexcept nogil:
-    cdef uint64_t mask = m.capacity - 1, i, j
-    if m.capacity == 0:
-        return
-    i = home(key, m.capacity)
-    while m.keys[i] != key:
-        if m.keys[i] == 0:
-            return
-        i = (i + 1) & mask
-    j = i
-    while True:  # close the gap, so that no search stops at it
-        j = (j + 1) & mask
-        if m.keys[j] == 0:
-            break
-        if ((j - home(m.keys[j], m.capacity)) & mask) >= ((j - i) & mask):
-            m.keys[i] = m.keys[j]
-            m.values[i] = m.values[j]
-            i = j
-    m.keys[i] = 0
-    m.used -= 1
-
-
-cdef int map_reserve(Map* m, uint64_t more) except -1:
-    cdef uint64_t capacity = 64, i
-    cdef Map wider
-    if m.capacity and (m.used + more) * 10 <= m.capacity * 7:
-        return 0
-    while capacity * 7 < (m.used + more) * 10:
-        capacity *= 2
-    wider.keys = <uint64_t*> calloc(capacity, sizeof(uint64_t))
-    wider.values = <int32_t*> malloc(capacity * sizeof(int32_t))
-    if wider.keys == NULL or wider.values == NULL:
-        free(wider.keys)
-        free(wider.values)
-        raise MemoryError
-    wider.capacity = capacity
-    wider.used = 0
-    for i in range(m.capacity):
-        if m.keys[i] != 0:
-            map_set(&wider, m.keys[i], m.values[i])
-    free(m.keys)
-    free(m.values)
-    m[0] = wider
-    return 0
 
 
 cdef void push(Numbers* numbers, int32_t value) noexcept nogil:
@@ -189,63 +103,55 @@ cdef object taken(Numbers* numbers):
         numbers.data, numbers.n, numbers.capacity, numbers.failed = NULL, 0, 0, False
 
 
-cdef uint32_t priority(int32_t node) noexcept nogil:
-    cdef uint64_t z = ((<uint64_t> node + 1) * <uint64_t> 0x9E3779B97F4A7C15) ^ SEED
-    z = (z ^ (z >> 32)) * <uint64_t> 0xD6E8FEB86659FD93
-    return <uint32_t> (z >> 32)
+cdef Py_ssize_t grown(Py_ssize_t least, Py_ssize_t capacity) except -1:
+    """How much room to make: an eighth more than there is, at least."""
+    if least >= LEFT:
+        raise IndexError("too many rows")
+    return max(least, capacity + capacity // 8, 1024)
 
 
 cdef class Groups:
     cdef Map _key
+    cdef Log _log
+    cdef Timelines _lines
     cdef Row* _rows
     cdef Py_ssize_t _n_rows
+    cdef Py_ssize_t _n_left
     cdef Numbers _oversize
     cdef int32_t _max_size
-
-    cdef Map _lines
-    cdef Node* _nodes
-    cdef int32_t _n_nodes, _node_capacity, _free_node
-
-    cdef int32_t* _left  # node of each row that left, NIL without one, FREE where no row is
-    cdef Py_ssize_t _n_left
-    cdef uint64_t* _log_keys
-    cdef uint32_t* _log_next
-    cdef int32_t* _log_slots
-    cdef uint32_t* _heads
-    cdef uint64_t _log_capacity, _buckets, _head, _tail, _head_at
 
     cdef public int64_t fragments_capped
     cdef public int64_t context_capped
 
     def __cinit__(self):
-        self._free_node = NIL
         self._max_size = LEFT
+        self._key.seed = self._log.seed = self._lines.tops.seed = self._lines.random = SEED
+        for size in range(SIZES):
+            self._lines.free[size] = NIL
 
     def __dealloc__(self):
-        free(self._key.keys)
-        free(self._key.values)
-        free(self._lines.keys)
-        free(self._lines.values)
+        free(self._key.cells)
+        free(self._log.entries)
+        free(self._log.heads)
+        free(self._log.words)
+        free(self._lines.tops.cells)
+        free(self._lines.units)
+        free(self._lines.of_row)
+        free(self._lines.of_left)
         free(self._rows)
-        free(self._nodes)
-        free(self._left)
         free(self._oversize.data)
-        free(self._log_keys)
-        free(self._log_next)
-        free(self._log_slots)
-        free(self._heads)
 
     @property
     def mark(self):
-        return self._head
+        return self._log.head
 
     @property
     def nbytes(self):
         """Bytes allocated."""
         return (
-            12 * (self._key.capacity + self._lines.capacity)
-            + sizeof(Row) * self._n_rows + sizeof(Node) * self._node_capacity
-            + 4 * self._n_left + 16 * self._log_capacity + 4 * self._buckets
+            12 * (self._key.capacity + self._lines.tops.capacity) + 8 * self._lines.capacity
+            + (sizeof(Row) + 4) * self._n_rows + 4 * self._n_left
+            + sizeof(Entry) * self._log.capacity + 4 * self._log.buckets + 64 * self._log.blocks
         )
 
     # --- room and bounds -------------------------------------------------------------------------------------------
@@ -263,109 +169,45 @@ cdef class Groups:
     cdef int _reserve_rows(self, Py_ssize_t n) except -1:
         cdef Py_ssize_t capacity = self._n_rows, i
         cdef Row* rows
+        cdef int32_t* of_row
         if n <= capacity:
             return 0
-        if n >= LEFT:
-            raise IndexError("too many rows")
-        capacity = max(n, capacity + capacity // 2, 1024)
+        capacity = grown(n, capacity)
         rows = <Row*> realloc(self._rows, capacity * sizeof(Row))
-        if rows == NULL:
+        if rows != NULL:
+            self._rows = rows
+        of_row = <int32_t*> realloc(self._lines.of_row, capacity * sizeof(int32_t))
+        if of_row != NULL:
+            self._lines.of_row = of_row
+        if rows == NULL or of_row == NULL:
             raise MemoryError
         for i in range(self._n_rows, capacity):
             rows[i].state = 0
-            rows[i].node = NIL
-        self._rows, self._n_rows = rows, capacity
+            of_row[i] = NIL
+        self._n_rows = capacity
         return 0
 
     cdef int _reserve_left(self, Py_ssize_t n) except -1:
         cdef Py_ssize_t capacity = self._n_left, i
-        cdef int32_t* left
+        cdef int32_t* of_left
         if n <= capacity:
             return 0
-        if n >= LEFT:
-            raise IndexError("too many rows")
-        capacity = max(n, capacity + capacity // 2, 1024)
-        left = <int32_t*> realloc(self._left, capacity * sizeof(int32_t))
-        if left == NULL:
+        capacity = grown(n, capacity)
+        of_left = <int32_t*> realloc(self._lines.of_left, capacity * sizeof(int32_t))
+        if of_left == NULL:
             raise MemoryError
         for i in range(self._n_left, capacity):
-            left[i] = FREE
-        self._left, self._n_left = left, capacity
+            of_left[i] = FREE
+        self._lines.of_left, self._n_left = of_left, capacity
         return 0
 
-    cdef int _reserve_nodes(self, Py_ssize_t more) except -1:
-        """Room for more nodes; free ones are not counted on."""
-        cdef Py_ssize_t capacity = self._node_capacity
-        cdef Node* nodes
-        map_reserve(&self._lines, more)
-        if self._n_nodes + more <= capacity:
-            return 0
-        capacity = max(self._n_nodes + more, capacity + capacity // 2, 1024)
-        if capacity >= LEFT:
-            raise IndexError("too many rows")
-        nodes = <Node*> realloc(self._nodes, capacity * sizeof(Node))
-        if nodes == NULL:
+    cdef int _done(self) except -1:
+        """Raise MemoryError if what was just done could not be done in full."""
+        cdef bint failed = self._oversize.failed or self._lines.failed
+        self._lines.failed = False
+        if failed:
             raise MemoryError
-        self._nodes, self._node_capacity = nodes, <int32_t> capacity
         return 0
-
-    cdef int _reserve_log(self, uint64_t more) except -1:
-        """The log is a ring that grows by an eighth, in place: it holds more than anything else here."""
-        cdef uint64_t live = self._head - self._tail, old = self._log_capacity, capacity, tail_at, behind
-        cdef void* keys
-        cdef void* nexts
-        cdef void* slots
-        if live + more <= old:
-            return 0
-        capacity = max(<uint64_t> 1024, (live + more) // 8 * 9 + 9)
-        keys = realloc(self._log_keys, capacity * sizeof(uint64_t))
-        if keys != NULL:
-            self._log_keys = <uint64_t*> keys
-        nexts = realloc(self._log_next, capacity * sizeof(uint32_t))
-        if nexts != NULL:
-            self._log_next = <uint32_t*> nexts
-        slots = realloc(self._log_slots, capacity * sizeof(int32_t))
-        if slots != NULL:
-            self._log_slots = <int32_t*> slots
-        if keys == NULL or nexts == NULL or slots == NULL:
-            raise MemoryError
-        if live:
-            tail_at = self._spot(self._tail + 1)
-            if tail_at > self._head_at:  # what lies before the old end moves to the new one
-                behind = old - tail_at
-                memmove(self._log_keys + capacity - behind, self._log_keys + tail_at, behind * sizeof(uint64_t))
-                memmove(self._log_next + capacity - behind, self._log_next + tail_at, behind * sizeof(uint32_t))
-                memmove(self._log_slots + capacity - behind, self._log_slots + tail_at, behind * sizeof(int32_t))
-        else:
-            self._head_at = capacity - 1
-        self._log_capacity = capacity
-        self._reserve_buckets()
-        return 0
-
-    cdef int _reserve_buckets(self) except -1:
-        """Two to four entries a bucket when the log is full."""
-        cdef uint64_t buckets = max(<uint64_t> 1024, self._buckets), number, spot
-        cdef uint32_t* heads
-        while buckets < self._log_capacity // 4:
-            buckets *= 2
-        if buckets == self._buckets:
-            return 0
-        heads = <uint32_t*> realloc(self._heads, buckets * sizeof(uint32_t))
-        if heads == NULL:
-            raise MemoryError
-        self._heads, self._buckets = heads, buckets
-        for spot in range(buckets):
-            heads[spot] = <uint32_t> self._tail
-        for number in range(self._tail + 1, self._head + 1):
-            spot = self._spot(number)
-            self._log_next[spot] = heads[home(self._log_keys[spot], buckets)]
-            heads[home(self._log_keys[spot], buckets)] = <uint32_t> number
-        return 0
-
-    cdef inline uint64_t _spot(self, uint64_t number) noexcept nogil:
-        """Where in the ring a log entry lies that is not forgotten."""
-        cdef uint64_t behind = self._head - number
-        return self._head_at - behind if behind <= self._head_at else self._head_at + self._log_capacity - behind
 
     # --- groups ----------------------------------------------------------------------------------------------------
 
@@ -418,29 +260,32 @@ cdef class Groups:
         with nogil:
             for i in range(n):
                 slot = slots[i]
+                self._ask_keys(&keys[i, 0], n - i)
                 row = &self._rows[slot]
                 row.first = row.last = arrivals[i]
                 row.root = row.next = slot
                 row.size = 1
-                row.node = row.context = NIL
+                row.context = self._lines.of_row[slot] = NIL
                 row.state = WAITING
                 row.marks = kinds[i]
                 for lane in range(LANES):
                     key = keys[i, lane]
                     if key == 0:
                         continue
-                    other = map_get(&self._key, key)
-                    if other == NIL:
-                        other = slot
-                        map_set(&self._key, key, slot)
-                    else:
-                        self._union(slot, other & ~ENTRY)
+                    other = map_add(&self._key, key, slot)
+                    self._union(slot, other & ~ENTRY)
                     if lane == NET:
                         self._meet(slot, other, key)
                     if lane == THREAD and kinds[i] & IS_ENTRY and not other & ENTRY:
                         map_set(&self._key, key, slot | ENTRY)
-        if self._oversize.failed:
-            raise MemoryError
+        self._done()
+
+    cdef inline void _ask_keys(self, const uint64_t* keys, Py_ssize_t more) noexcept nogil:
+        """Ask for the places of a row's keys some rows before it is its turn; `more`: rows behind this one."""
+        cdef int lane
+        if more > FAR:
+            for lane in range(LANES):
+                map_prefetch(&self._key, keys[FAR * LANES + lane])
 
     cdef void _meet(self, int32_t slot, int32_t other, uint64_t key) noexcept nogil:
         """With a NET key, ENTRY says that rows of both directions have it."""
@@ -460,8 +305,7 @@ cdef class Groups:
             for i in range(n):
                 if self._rows[slots[i]].state & self._rows[others[i]].state & WAITING:
                     self._union(slots[i], others[i])
-        if self._oversize.failed:
-            raise MemoryError
+        self._done()
 
     def marks(self, const int32_t[::1] slots):
         cdef Py_ssize_t n = slots.shape[0], i
@@ -578,6 +422,7 @@ cdef class Groups:
             raise ValueError("columns of unequal length")
         with nogil:
             for i in range(n):
+                self._ask_keys(&keys[i, 0], n - i)
                 row = &self._rows[slots[i]]
                 for lane in range(LANES):
                     if keys[i, lane]:
@@ -592,152 +437,28 @@ cdef class Groups:
 
     # --- timelines -------------------------------------------------------------------------------------------------
 
-    cdef int32_t _insert(self, uint64_t line, int64_t at, int64_t end, int32_t ref) noexcept nogil:
-        """Room must have been reserved."""
-        cdef int32_t x = self._free_node, p
-        cdef Node* nodes = self._nodes
-        if x != NIL:
-            self._free_node = nodes[x].l
-        else:
-            x = self._n_nodes
-            self._n_nodes += 1
-        nodes[x] = Node(line, at, end, end, NIL, NIL, NIL, ref)
-        p = map_get(&self._lines, line)
-        if p == NIL:
-            map_set(&self._lines, line, x)
-            return x
-        while True:
-            nodes[p].most = max(nodes[p].most, end)
-            if at < nodes[p].at:
-                if nodes[p].l == NIL:
-                    nodes[p].l = x
-                    break
-                p = nodes[p].l
-            else:
-                if nodes[p].r == NIL:
-                    nodes[p].r = x
-                    break
-                p = nodes[p].r
-        nodes[x].up = p
-        while nodes[x].up != NIL and priority(x) > priority(nodes[x].up):
-            self._rotate(x)
-        return x
+    cdef inline void _ask_lines(self, const uint64_t* timeline, Py_ssize_t more, uint64_t turn) noexcept nogil:
+        """Ask for what lies ahead on the lines of a row and `more` behind it."""
+        if more > FAR:
+            map_prefetch(&self._lines.tops, timeline[FAR] ^ turn)
+        if more > NEAR:
+            line_prefetch(&self._lines, timeline[NEAR] ^ turn)
 
-    cdef void _rotate(self, int32_t x) noexcept nogil:
-        """Lift a node above its parent."""
-        cdef Node* nodes = self._nodes
-        cdef int32_t p = nodes[x].up, g = nodes[nodes[x].up].up, moved
-        if nodes[p].l == x:
-            moved = nodes[x].r
-            nodes[p].l = moved
-            nodes[x].r = p
-        else:
-            moved = nodes[x].l
-            nodes[p].r = moved
-            nodes[x].l = p
-        if moved != NIL:
-            nodes[moved].up = p
-        nodes[p].up = x
-        self._hang(x, p, g)
-        nodes[x].most = nodes[p].most
-        self._refresh(p)
+    cdef inline void _ask_places(self, const int32_t* of, const int32_t* slot, Py_ssize_t more) noexcept nogil:
+        """The same for rows that are on lines, given the blocks of all."""
+        if more > FAR and slot[FAR] >= 0 and of[slot[FAR]] >= 0:
+            block_prefetch(&self._lines, of[slot[FAR]])
+        if more > NEAR and slot[NEAR] >= 0 and of[slot[NEAR]] >= 0:
+            refs_prefetch(&self._lines, of[slot[NEAR]])
 
-    cdef void _hang(self, int32_t x, int32_t instead, int32_t g) noexcept nogil:
-        """Put a node (or NIL) in another's place below g, at the top of the line where g is NIL."""
-        cdef Node* nodes = self._nodes
-        if x != NIL:
-            nodes[x].up = g
-        if g == NIL:
-            if x == NIL:
-                map_remove(&self._lines, nodes[instead].line)
-            else:
-                map_set(&self._lines, nodes[x].line, x)
-        elif nodes[g].l == instead:
-            nodes[g].l = x
-        else:
-            nodes[g].r = x
-
-    cdef void _refresh(self, int32_t p) noexcept nogil:
-        cdef Node* nodes = self._nodes
-        cdef int64_t most = nodes[p].end
-        if nodes[p].l != NIL:
-            most = max(most, nodes[nodes[p].l].most)
-        if nodes[p].r != NIL:
-            most = max(most, nodes[nodes[p].r].most)
-        nodes[p].most = most
-
-    cdef void _remove(self, int32_t x) noexcept nogil:
-        cdef Node* nodes = self._nodes
-        cdef int32_t p
-        while nodes[x].l != NIL and nodes[x].r != NIL:
-            if priority(nodes[x].l) > priority(nodes[x].r):
-                self._rotate(nodes[x].l)
-            else:
-                self._rotate(nodes[x].r)
-        p = nodes[x].up
-        self._hang(nodes[x].r if nodes[x].l == NIL else nodes[x].l, x, p)
-        while p != NIL:
-            self._refresh(p)
-            p = nodes[p].up
-        nodes[x].l = self._free_node
-        self._free_node = x
-
-    cdef int32_t _first(self, uint64_t line, int64_t at) noexcept nogil:
-        """Earliest node of a line at or after a time."""
-        cdef Node* nodes = self._nodes
-        cdef int32_t p = map_get(&self._lines, line), found = NIL
-        while p != NIL:
-            if nodes[p].at >= at:
-                found = p
-                p = nodes[p].l
-            else:
-                p = nodes[p].r
-        return found
-
-    cdef int32_t _after(self, int32_t p) noexcept nogil:
-        cdef Node* nodes = self._nodes
-        cdef int32_t child
-        if nodes[p].r != NIL:
-            p = nodes[p].r
-            while nodes[p].l != NIL:
-                p = nodes[p].l
-            return p
-        child = p
-        p = nodes[p].up
-        while p != NIL and nodes[p].r == child:
-            child = p
-            p = nodes[p].up
-        return p
-
-    cdef int32_t _latest(self, uint64_t line, int64_t at) noexcept nogil:
-        """Latest node of a line that began at or before a time and had not ended then."""
-        cdef Node* nodes = self._nodes
-        cdef int32_t p = map_get(&self._lines, line), below = NIL, child
-        while p != NIL:  # the last node that began by then
-            if nodes[p].at <= at:
-                below = p
-                p = nodes[p].r
-            else:
-                p = nodes[p].l
-        p = below
-        while p != NIL:
-            if nodes[p].end >= at:
-                return p
-            if nodes[p].l != NIL and nodes[nodes[p].l].most >= at:
-                p = nodes[p].l
-                while True:
-                    if nodes[p].r != NIL and nodes[nodes[p].r].most >= at:
-                        p = nodes[p].r
-                    elif nodes[p].end >= at:
-                        return p
-                    else:
-                        p = nodes[p].l
-            child = p
-            p = nodes[p].up
-            while p != NIL and nodes[p].l == child:
-                child = p
-                p = nodes[p].up
-        return NIL
+    cdef inline void _ask_exits(self, const int32_t* slot, Py_ssize_t more) noexcept nogil:
+        """And for the exits of the threads of entries."""
+        cdef const int32_t* of = self._lines.of_row
+        self._ask_places(of, slot, more)
+        if more > NEAR and of[slot[NEAR]] >= 0:
+            map_prefetch(&self._lines.tops, block(&self._lines, of[slot[NEAR]]).line ^ EXITS)
+        if more > NEXT and of[slot[NEXT]] >= 0:
+            line_prefetch(&self._lines, block(&self._lines, of[slot[NEXT]]).line ^ EXITS)
 
     def open(
         self,
@@ -747,7 +468,6 @@ cdef class Groups:
         const int64_t[::1] end_ns,
     ):
         cdef Py_ssize_t n = refs.shape[0], i, top = 0
-        cdef int32_t node, ref
         self._check(refs, 0, 2 * <Py_ssize_t> LEFT, n)
         if timelines.shape[0] != n or at_ns.shape[0] != n or end_ns.shape[0] != n:
             raise ValueError("columns of unequal length")
@@ -757,31 +477,27 @@ cdef class Groups:
             else:
                 top = max(top, refs[i] - LEFT + 1)
         self._reserve_left(top)
-        self._reserve_nodes(n)
+        map_reserve(&self._lines.tops, n)
         with nogil:
             for i in range(n):
-                if timelines[i] == 0:
-                    continue
-                ref = refs[i]
-                node = self._insert(timelines[i], at_ns[i], end_ns[i], ref)
-                if ref < LEFT:
-                    self._rows[ref].node = node
-                else:
-                    self._left[ref - LEFT] = node
+                self._ask_lines(&timelines[i], n - i, 0)
+                if timelines[i]:
+                    insert(&self._lines, timelines[i], at_ns[i], end_ns[i], refs[i])
+        self._done()
 
     def hold(self, const int32_t[::1] slots, const uint64_t[::1] timelines, const int64_t[::1] at_ns):
         cdef Py_ssize_t n = slots.shape[0], i
-        cdef Row* row
         self._check(slots, 0, self._n_rows, n)
         if timelines.shape[0] != n or at_ns.shape[0] != n:
             raise ValueError("columns of unequal length")
-        self._reserve_nodes(n)
+        map_reserve(&self._lines.tops, n)
         with nogil:
             for i in range(n):
-                row = &self._rows[slots[i]]
-                if timelines[i] and row.node == NIL:
-                    row.node = self._insert(timelines[i] ^ EXITS, at_ns[i], at_ns[i], slots[i])
-                    row.state |= EXIT | HELD
+                self._ask_lines(&timelines[i], n - i, EXITS)
+                if timelines[i] and self._lines.of_row[slots[i]] == NIL:
+                    insert(&self._lines, timelines[i] ^ EXITS, at_ns[i], at_ns[i], slots[i])
+                    self._rows[slots[i]].state |= EXIT | HELD
+        self._done()
 
     def resolve(
         self,
@@ -794,82 +510,79 @@ cdef class Groups:
         self._check(slots, 0, self._n_rows, n)
         if timelines.shape[0] != n or at_ns.shape[0] != n or threads.shape[0] != n:
             raise ValueError("columns of unequal length")
-        self._reserve_nodes(n)
+        map_reserve(&self._lines.tops, n)
         with nogil:
             for i in range(n):
+                if i + FAR < n:
+                    map_prefetch(&self._key, threads[i + FAR])
+                    filter_prefetch(&self._log, threads[i + FAR])
+                self._ask_places(self._lines.of_row, &slots[i], n - i)
+                self._ask_lines(&timelines[i], n - i, 0)
                 if self._rows[slots[i]].state & WAITING and timelines[i]:
                     self._resolve(slots[i], timelines[i], at_ns[i], threads[i])
-        if self._oversize.failed:
-            raise MemoryError
+        self._done()
 
     cdef void _resolve(self, int32_t slot, uint64_t line, int64_t at, uint64_t thread) noexcept nogil:
         cdef Row* row = &self._rows[slot]
-        cdef Node* nodes = self._nodes
-        cdef int32_t found = NIL, ties = 0
-        cdef int64_t began
         cdef bint known = thread and self._has_entry(thread)
+        cdef int32_t[MAX_TIES] found
+        cdef int n = 0, i
         row.marks &= ~PARENTED
         row.state = row.state & ~HELD
         if not known:
-            found = self._latest(line, at)
-        if known or found != NIL:
-            if row.node != NIL:
-                self._remove(row.node)
-                row.node = NIL
-        elif row.node == NIL:
-            row.node = self._insert(line ^ EXITS, at, at, slot)
+            n = ties(&self._lines, line, at, found, MAX_TIES)
+        if known or n:
+            if self._lines.of_row[slot] != NIL:
+                remove(&self._lines, slot)
+        elif self._lines.of_row[slot] == NIL:
+            insert(&self._lines, line ^ EXITS, at, at, slot)
             row.state |= EXIT
-        if found != NIL or (known and not self._outside(at, thread)):
+        if n or (known and not self._outside(at, thread)):
             row.marks |= PARENTED
-        if found == NIL:
-            return
-        began = nodes[found].at
-        found = self._first(line, began)
-        while found != NIL and nodes[found].at == began and ties < MAX_TIES:
-            if nodes[found].end >= at:
-                ties += 1
-                if nodes[found].ref >= LEFT:
-                    row.context = nodes[found].ref - LEFT
-                else:
-                    self._union(slot, nodes[found].ref)
-            found = self._after(found)
+        for i in range(n):
+            if found[i] >= LEFT:
+                row.context = found[i] - LEFT
+            else:
+                self._union(slot, found[i])
 
     cdef bint _outside(self, int64_t at, uint64_t thread) noexcept nogil:
         cdef int32_t entry = map_get(&self._key, thread)
-        cdef Node* node
+        cdef Place where
         if entry == NIL or not entry & ENTRY:
             return False
         entry &= ~ENTRY
-        if self._rows[entry].node == NIL or self._rows[entry].state & EXIT:
+        if self._lines.of_row[entry] == NIL or self._rows[entry].state & EXIT:
             return False
-        node = &self._nodes[self._rows[entry].node]
-        return at < node.at or at > node.end
+        where = place(&self._lines, entry)
+        return at < where.at or at > where.end
 
     cdef bint _has_left(self, uint64_t key) noexcept nogil:
-        cdef uint64_t at = self._newest(key), spot
+        cdef uint64_t at = newest(&self._log, key)
         cdef int32_t steps = 0
+        cdef Entry* entry
         while at and steps < MAX_STEPS:
-            spot = self._spot(at)
-            if self._log_keys[spot] == key:
+            entry = entry_at(&self._log, at)
+            if entry.key == key:
                 return True
             steps += 1
-            at = self._older(self._log_next[spot])
+            at = older(&self._log, entry.next)
         return False
 
     cdef bint _has_entry(self, uint64_t thread) noexcept nogil:
-        cdef int32_t other = map_get(&self._key, thread)
-        cdef uint64_t at = self._newest(thread), spot
-        cdef int32_t steps = 0, seen = 0
+        cdef int32_t other = map_get(&self._key, thread), steps = 0, seen = 0
+        cdef uint64_t at
+        cdef Entry* entry
         if other != NIL and other & ENTRY:
             return True
+        at = newest(&self._log, thread)
         while at and seen < MAX_CONTEXT and steps < MAX_STEPS:
-            spot = self._spot(at)
-            if self._log_keys[spot] == thread:
+            entry = entry_at(&self._log, at)
+            if entry.key == thread:
                 seen += 1
-                if self._log_slots[spot] & ENTRY:
+                if entry.slot & ENTRY:
                     return True
             steps += 1
-            at = self._older(self._log_next[spot])
+            at = older(&self._log, entry.next)
         return False
 
     def claim(self, const int32_t[::1] slots, *, bint held):
@@ -877,45 +590,39 @@ cdef class Groups:
         self._check(slots, 0, self._n_rows, n)
         with nogil:
             for i in range(n):
+                self._ask_exits(&slots[i], n - i)
                 if self._rows[slots[i]].state & WAITING:
                     self._claim(slots[i], held)
-        if self._oversize.failed:
-            raise MemoryError
+        self._done()
 
     cdef void _claim(self, int32_t slot, bint held) noexcept nogil:
-        cdef Row* row = &self._rows[slot]
-        cdef Node* nodes = self._nodes
-        cdef int32_t found, following, seen = 0, ref
-        if row.node == NIL or row.state & EXIT:
+        cdef int32_t[MAX_FRAGMENTS + 1] found
+        cdef int n, i
+        cdef Place entry
+        if self._lines.of_row[slot] == NIL or self._rows[slot].state & EXIT:
             return
-        found = self._first(nodes[row.node].line ^ EXITS, nodes[row.node].at)
-        while found != NIL and nodes[found].at <= nodes[row.node].end:
-            if seen == MAX_FRAGMENTS:
-                self.fragments_capped += 1
-                return
-            seen += 1
-            following = self._after(found)
-            ref = nodes[found].ref
-            if ref < LEFT and not self._rows[ref].state & HELD:
-                self._remove(found)
-                self._rows[ref].node = NIL
-                self._union(slot, ref)
-                self._rows[ref].marks |= PARENTED
-            elif ref < LEFT and held:
-                self._resolve(ref, nodes[row.node].line, nodes[found].at, 0)
-            found = following
+        entry = place(&self._lines, slot)
+        n = between(&self._lines, entry.line ^ EXITS, entry.at, entry.end, found, MAX_FRAGMENTS + 1)
+        if n > MAX_FRAGMENTS:
+            self.fragments_capped += 1
+            n = MAX_FRAGMENTS
+        for i in range(n):
+            if found[i] >= LEFT:
+                continue
+            if not self._rows[found[i]].state & HELD:
+                remove(&self._lines, found[i])
+                self._union(slot, found[i])
+                self._rows[found[i]].marks |= PARENTED
+            elif held:
+                self._resolve(found[i], entry.line, place(&self._lines, found[i]).at, 0)
 
     # --- rows that left --------------------------------------------------------------------------------------------
 
-    cdef uint64_t _older(self, uint32_t number) noexcept nogil:
-        """The full number of a log entry from its lower half; 0 when it is forgotten."""
-        cdef uint64_t behind = <uint32_t> (<uint32_t> self._head - number)
-        return self._head - behind if behind < self._head - self._tail else 0
-
-    cdef uint64_t _newest(self, uint64_t key) noexcept nogil:
-        if self._log_capacity == 0:
-            return 0
-        return self._older(self._heads[home(key, self._buckets)])
+    cdef inline void _ask_log(self, const uint64_t* keys, Py_ssize_t more) noexcept nogil:
+        cdef int lane
+        if more > FAR:
+            for lane in range(LANES):
+                filter_prefetch(&self._log, keys[FAR * LANES + lane])
 
     def context(self, const int32_t[::1] slots, const uint64_t[:, ::1] keys):
         cdef Py_ssize_t n = slots.shape[0], i, lane
@@ -926,14 +633,16 @@ cdef class Groups:
             raise ValueError("columns of unequal length")
         with nogil:
             for i in range(n):
+                self._ask_log(&keys[i, 0], n - i)
+                self._ask_exits(&slots[i], n - i)
                 row = &self._rows[slots[i]]
                 for lane in range(LANES):
                     if keys[i, lane]:
                         self._by_key(keys[i, lane], lane == TRACE, &found)
-                if row.context != NIL and self._left[row.context] != FREE:
+                if row.context != NIL and self._lines.of_left[row.context] != FREE:
                     push(&found, row.context)
-                if row.node != NIL and not row.state & EXIT:
-                    self._fragments(&self._nodes[row.node], &found)
+                if self._lines.of_row[slots[i]] != NIL and not row.state & EXIT:
+                    self._fragments(place(&self._lines, slots[i]), &found)
         return np.unique(taken(&found))
 
     def parents(self, const uint64_t[:, ::1] keys, const uint64_t[::1] timelines, const int64_t[::1] at_ns):
@@ -944,6 +653,7 @@ cdef class Groups:
             raise ValueError("columns of unequal length")
         with nogil:
             for i in range(n):
+                self._ask_log(&keys[i, 0], n - i)
                 if keys[i, NET]:
                     self._by_key(keys[i, NET], False, &found)
                 if keys[i, THREAD]:
@@ -954,47 +664,38 @@ cdef class Groups:
         return np.unique(taken(&found))
 
     cdef void _latest_that_left(self, uint64_t line, int64_t at, Numbers* out) noexcept nogil:
-        cdef Node* nodes = self._nodes
-        cdef int32_t found = self._latest(line, at), ties = 0
-        cdef int64_t began
-        if found == NIL:
-            return
-        began = nodes[found].at
-        found = self._first(line, began)
-        while found != NIL and nodes[found].at == began and ties < MAX_TIES:
-            if nodes[found].end >= at:
-                ties += 1
-                if nodes[found].ref >= LEFT:
-                    push(out, nodes[found].ref - LEFT)
-            found = self._after(found)
+        cdef int32_t[MAX_TIES] found
+        cdef int i
+        for i in range(ties(&self._lines, line, at, found, MAX_TIES)):
+            if found[i] >= LEFT:
+                push(out, found[i] - LEFT)
 
     cdef void _by_key(self, uint64_t key, bint one, Numbers* found) noexcept nogil:
-        cdef uint64_t at = self._newest(key), spot
+        cdef uint64_t at = newest(&self._log, key)
         cdef int32_t steps = 0, seen = 0
+        cdef Entry* entry
         while at:
-            spot = self._spot(at)
-            if self._log_keys[spot] == key:
+            entry = entry_at(&self._log, at)
+            if entry.key == key:
                 if seen == MAX_CONTEXT:
                     self.context_capped += 1
                     return
                 seen += 1
-                push(found, self._log_slots[spot] & ~ENTRY)
+                push(found, entry.slot & ~ENTRY)
                 if one:
                     return
             steps += 1
             if steps == MAX_STEPS:
                 self.context_capped += 1
                 return
-            at = self._older(self._log_next[spot])
+            at = older(&self._log, entry.next)
 
-    cdef void _fragments(self, Node* entry, Numbers* out) noexcept nogil:
-        cdef Node* nodes = self._nodes
-        cdef int32_t found = self._first(entry.line ^ EXITS, entry.at), seen = 0
-        while found != NIL and nodes[found].at <= entry.end and seen < MAX_FRAGMENTS:
-            seen += 1
-            if nodes[found].ref >= LEFT:
-                push(out, nodes[found].ref - LEFT)
-            found = self._after(found)
+    cdef void _fragments(self, Place entry, Numbers* out) noexcept nogil:
+        cdef int32_t[MAX_FRAGMENTS] found
+        cdef int i
+        for i in range(between(&self._lines, entry.line ^ EXITS, entry.at, entry.end, found, MAX_FRAGMENTS)):
+            if found[i] >= LEFT:
+                push(out, found[i] - LEFT)
 
     def settle(
         self,
@@ -1007,7 +708,6 @@ cdef class Groups:
         const uint8_t[::1] parentless,
     ):
         cdef Py_ssize_t n = slots.shape[0], i, lane, top = 0
-        cdef uint64_t at, bucket
         cdef int32_t new
         self._check(slots, NIL, self._n_rows, n)
         self._check(left, NIL, LEFT, n)
@@ -1018,40 +718,36 @@ cdef class Groups:
         for i in range(n):
             top = max(top, left[i] + 1)
         self._reserve_left(top)
-        self._reserve_nodes(n)
-        self._reserve_log(n * LANES)
+        map_reserve(&self._lines.tops, n)
+        log_reserve(&self._log, n * LANES)
         with nogil:
             for i in range(n):
+                if i + FAR < n:
+                    for lane in range(LANES):
+                        push_prefetch(&self._log, keys[i + FAR, lane])
+                self._ask_places(self._lines.of_row, &slots[i], n - i)
                 new = left[i]
-                if new >= 0 and self._left[new] == FREE:
-                    self._left[new] = NIL
+                if new >= 0 and self._lines.of_left[new] == FREE:
+                    self._lines.of_left[new] = NIL
                 if slots[i] >= 0:
-                    self._move_node(&self._rows[slots[i]], new, parentless[i])
+                    self._leave_line(slots[i], new, parentless[i])
                 if new < 0:
                     continue
-                if parentless[i] and timelines[i] and self._left[new] == NIL:
-                    self._left[new] = self._insert(timelines[i] ^ EXITS, at_ns[i], at_ns[i], new | LEFT)
+                if parentless[i] and timelines[i] and self._lines.of_left[new] == NIL:
+                    insert(&self._lines, timelines[i] ^ EXITS, at_ns[i], at_ns[i], new | LEFT)
                 for lane in range(LANES):
-                    if keys[i, lane] == 0:
-                        continue
-                    self._head += 1
-                    self._head_at = self._head_at + 1 if self._head_at + 1 < self._log_capacity else 0
-                    at = self._head_at
-                    self._log_keys[at] = keys[i, lane]
-                    self._log_slots[at] = new | (ENTRY if lane == THREAD and entry[i] else 0)
-                    bucket = home(keys[i, lane], self._buckets)
-                    self._log_next[at] = self._heads[bucket]
-                    self._heads[bucket] = <uint32_t> self._head
+                    if keys[i, lane]:
+                        log_push(&self._log, keys[i, lane], new | (ENTRY if lane == THREAD and entry[i] else 0))
+        self._done()
 
-    cdef void _move_node(self, Row* row, int32_t new, bint parentless) noexcept nogil:
-        if row.node == NIL:
+    cdef void _leave_line(self, int32_t slot, int32_t new, bint parentless) noexcept nogil:
+        cdef Row* row = &self._rows[slot]
+        if self._lines.of_row[slot] == NIL:
             return
         if new >= 0 and (parentless or not row.state & EXIT):
-            self._nodes[row.node].ref = new | LEFT
-            self._left[new] = row.node
+            rename(&self._lines, slot, new | LEFT)
         else:
-            self._remove(row.node)
-        row.node = NIL
+            remove(&self._lines, slot)
         row.state = row.state & ~(EXIT | HELD)
 
     def forget(self, const int32_t[::1] left, uint64_t mark):
@@ -1059,7 +755,9 @@ cdef class Groups:
         self._check(left, 0, self._n_left, n)
         with nogil:
             for i in range(n):
-                if self._left[left[i]] >= 0:
-                    self._remove(self._left[left[i]])
-                self._left[left[i]] = FREE
-        self._tail = min(max(mark, self._tail), self._head)
+                self._ask_places(self._lines.of_left, &left[i], n - i)
+                if self._lines.of_left[left[i]] >= 0:
+                    remove(&self._lines, left[i] | LEFT)
+                self._lines.of_left[left[i]] = FREE
+        self._done()
+        self._log.tail = min(max(mark, self._log.tail), self._log.head)

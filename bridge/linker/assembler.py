@@ -22,9 +22,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridge.linker.across import Held
-from bridge.linker.departing import Departed, by_trace, joined, moved_edges, moved_links, pass_through, tail, together
+from bridge.linker.departing import (
+    Departed,
+    Leaving,
+    by_trace,
+    departure,
+    joined,
+    moved_edges,
+    moved_links,
+    pass_through,
+    tail,
+    together,
+)
 from bridge.linker.groups import AGE, FORCED, LEFT, QUIET, SIZE, Groups, PlainGroups
-from bridge.linker.keys import THREAD, entry_ends, group_keys, placed, timelines
+from bridge.linker.keys import THREAD, RowKeys, row_keys
 from bridge.linker.link import Decided, Links, link_by_keys
 from bridge.linker.offsets import HostClocks
 from bridge.linker.options import LinkOptions
@@ -127,7 +138,7 @@ class Assembler:
         # a copy that was folded tells late rows nothing: the span it is a copy of does
         kept = np.flatnonzero(decisions.outcome != Outcome.FOLDED)
         left_ns = left_ns[kept]
-        slots, traces = self._left.put(columns.take(left_rows[kept]), decisions.take(kept), left_ns)
+        slots, traces = self._left.put(columns.take(left_rows), decisions, left_ns, kept)
         self._restored_left.append(_Left(slots, traces, left_ns))
 
     def tick(self, now_ns: int, *, leave: bool = True, force: bool = False) -> Departed:
@@ -177,7 +188,7 @@ class Assembler:
                 return
             self._flush()
             if at_ns == self._holds.next_ns:
-                self._look(*self._holds.pop(), leaving=False)
+                self._look(*self._holds.pop())
             elif self._second is not None:
                 self._second.beat(at_ns)
 
@@ -193,34 +204,29 @@ class Assembler:
         columns, arrival_ns = received.columns, received.arrival_ns
         slots, entry = self._rows.put(received), columns.kind == Kind.ENTRY
         kinds = entry.view(np.uint8) if self._second is None else kinds_of(columns)
-        keys, where = group_keys(columns), placed(columns)
+        keys, lines, ends = row_keys(columns)
         if self._second is not None:
             self._second.push(arrival_ns, slots)
-            self._second.note_crowds(self._arrival_ns, columns, where)
+            self._second.note_crowds(self._arrival_ns, columns, lines, ends)
             astray = self._second.astray(columns)
-            keys[astray, THREAD], where[astray] = 0, False
+            keys[astray, THREAD], lines[astray] = 0, 0
         self._groups.add(slots, keys, kinds, arrival_ns, self._window.max_trace_spans)
-        on = np.flatnonzero(where)
-        exits = on[~entry[on]]
-        self._open(columns, on[entry[on]], slots)
-        self._groups.hold(slots[exits], _lines(columns, exits), columns.ktime[exits])
+        on = np.flatnonzero(lines)
+        entries, exits = on[entry[on]], on[~entry[on]]
+        self._groups.open(slots[entries], lines[entries], columns.ktime[entries], ends[entries])
+        self._groups.hold(slots[exits], lines[exits], columns.ktime[exits])
         self._holds.push(arrival_ns[on], slots[on], entry[on])
         self._checks.push(arrival_ns, slots)
 
-    def _open(self, columns: SpanColumns, entries: NDArray[np.intp], refs: I32Array) -> None:
-        """Put entries, given by position, on their timelines."""
-        ends = entry_ends(columns)[entries]
-        self._groups.open(refs[entries], _lines(columns, entries), columns.ktime[entries], ends)
-
-    def _look(self, exits: I32Array, entries: I32Array, *, leaving: bool) -> None:
-        """Let exits look for their entry, and entries for exits that found none or, `leaving`, did not look yet."""
+    def _look(self, exits: I32Array, entries: I32Array) -> None:
+        """Let exits look for their entry, and entries for exits that found none."""
         places = self._rows.exit_places(exits)
         self._groups.resolve(exits, places.timelines, places.at_ns, places.threads)
-        self._groups.claim(entries, held=leaving)
+        self._groups.claim(entries, held=False)
 
     # --- out -------------------------------------------------------------------------------------------------------
 
-    def _let_ordinary_go(self, now: int) -> list[tuple[Received, Decisions, SpanLinks]]:
+    def _let_ordinary_go(self, now: int) -> list[Leaving]:
         if not self._ordinary:
             return []
         received, self._ordinary = _concatenated(self._ordinary), []
@@ -228,35 +234,31 @@ class Assembler:
         decisions = pass_through(received.columns)
         self._waiting -= len(received)
         nowhere = np.full(len(received), -1, np.int32)
-        self._remember(now, received.columns, decisions, nowhere, group_keys(received.columns))
-        return [(received, decisions, SpanLinks.zeros(0))]
+        self._remember(now, received.columns, decisions, nowhere, row_keys(received.columns))
+        return [departure(received, decisions, SpanLinks.zeros(0), np.arange(len(received)))]
 
-    def _let_groups_go(
-        self, now: int, force: bool, counts: Counter[str]
-    ) -> list[tuple[Received, Decisions, SpanLinks]]:
-        slots, reasons, received = self._leaving(self._due(now, force), now, force)
+    def _let_groups_go(self, now: int, force: bool, counts: Counter[str]) -> list[Leaving]:
+        slots, reasons, received, keys = self._leaving(self._due(now, force), now, force)
         if not slots.size:
             return []
         for reason, name in _REASONS.items():
             counts[name] += int((reasons == reason).sum())
-        columns, keys = received.columns, group_keys(received.columns)
-        waited, held = keys, None
+        columns, waited, held = received.columns, keys[0], None
         if self._second is not None:
             held, astray = self._second.held(slots), self._second.astray(columns)
             if astray.size:
-                keys = keys.copy()
-                keys[astray, THREAD] = 0
-        links = self._linked(*self._context(slots, keys), columns, held)
+                keys = (waited.copy(), *keys[1:])
+                keys[0][astray, THREAD] = 0
+        links = self._linked(*self._context(slots, keys[0]), columns, held)
         counts.update(links.counts)
         self._hosts = links.clocks.hosts
         self._rows.release(self._groups.depart(slots, waited))
         self._waiting -= slots.size
         start = len(links.root) - slots.size
+        decisions = tail(links.decisions, start)
         order = together(links.root[start:], len(links.root))
-        decisions = tail(links.decisions, start).take(order)
-        received = received.take(order)
-        self._remember(now, received.columns, decisions, slots[order], keys[order])
-        return [(received, decisions, moved_links(links.span_links, start, order))]
+        self._remember(now, columns, decisions, slots, keys, order)
+        return [departure(received, decisions, moved_links(links.span_links, start, order), order)]
 
     def _context(self, slots: I32Array, keys: NDArray[np.uint64]) -> tuple[SpanColumns, Decisions, NDArray[np.int64]]:
         """Rows that left and that these may be related to, with the parents that roots among them would have.
@@ -268,9 +270,11 @@ class Assembler:
         tops = columns.take((decisions.ebpf_parent_id == 0) & (columns.kind != Kind.ORDINARY))
         if not len(tops):
             return columns, decisions, order
-        keys, entry = group_keys(tops), tops.kind == Kind.ENTRY
+        entry = tops.kind == Kind.ENTRY
+        keys, lines, _ = row_keys(tops)
         keys[entry, THREAD] = 0
-        parents = self._groups.parents(keys, _lines_where(tops, placed(tops) & ~entry), tops.ktime)
+        lines[entry] = 0
+        parents = self._groups.parents(keys, lines, tops.ktime)
         return self._left.take(np.union1d(near, parents))
 
     def _linked(
@@ -297,19 +301,27 @@ class Assembler:
             self._holds.clear()
         return np.concatenate([slots, self._groups.oversize()])
 
-    def _leaving(self, due: I32Array, now: int, force: bool) -> tuple[I32Array, NDArray[np.uint8], Received]:
-        """Groups of these rows that leave: slots and rows in order of receipt, and why each group leaves."""
-        slots, _, _ = self._due_groups(due, now, force)
+    def _leaving(self, due: I32Array, now: int, force: bool) -> tuple[I32Array, NDArray[np.uint8], Received, RowKeys]:
+        """Groups of these rows that leave: slots and rows in order of receipt, why each group leaves, keys of rows."""
+        slots = self._rows.in_order(self._due_groups(due, now, force)[0])
         received = self._rows.take(slots)
-        on, entry = placed(received.columns), received.columns.kind == Kind.ENTRY
-        self._look(slots[on & ~entry], slots[on & entry], leaving=True)
-        leaving, _, reasons = self._due_groups(slots, now, force)
-        if not np.array_equal(np.sort(leaving), np.sort(slots)):
+        keys = row_keys(received.columns)
+        self._look_at_last(slots, received.columns, keys)
+        members, _, reasons = self._due_groups(slots, now, force)
+        leaving = self._rows.in_order(members)
+        if not np.array_equal(leaving, slots):
             received = self._rows.take(leaving)
-        else:
-            leaving = slots
-        order = np.lexsort((received.row, received.batch))
-        return leaving[order], reasons, received.take(order)
+            keys = row_keys(received.columns)
+        return leaving, reasons, received, keys
+
+    def _look_at_last(self, slots: I32Array, columns: SpanColumns, keys: RowKeys) -> None:
+        """Let rows that are to leave look once more, their entries also for exits that did not look yet."""
+        group_keys, lines, _ = keys
+        on, entry = lines != 0, columns.kind == Kind.ENTRY
+        exits = np.flatnonzero(on & ~entry)
+        threads = np.ascontiguousarray(group_keys[exits, THREAD])
+        self._groups.resolve(slots[exits], lines[exits], columns.ktime[exits], threads)
+        self._groups.claim(slots[on & entry], held=True)
 
     def _due_groups(
         self, slots: I32Array, now: int, force: bool
@@ -320,28 +332,33 @@ class Assembler:
         )
 
     def _remember(
-        self, now: int, columns: SpanColumns, decisions: Decisions, slots: I32Array, keys: NDArray[np.uint64]
+        self,
+        now: int,
+        columns: SpanColumns,
+        decisions: Decisions,
+        slots: I32Array,
+        keys: RowKeys,
+        order: NDArray[np.intp] | None = None,
     ) -> None:
-        """Keep rows that left, all but folded copies, and close the tick."""
-        kept = np.flatnonzero(decisions.outcome != Outcome.FOLDED)
+        """Keep rows that left, all but folded copies, and close the tick.
+
+        order: positions that bring rows of one trace together; None: they stand together.
+        """
+        kept = np.arange(len(columns)) if order is None else order
+        folded = decisions.outcome == Outcome.FOLDED
+        if folded.any():
+            kept = kept[~folded[kept]]
         left = np.full(len(columns), -1, np.int32)
-        now_ns = np.full(kept.size, now)
-        left[kept], traces = self._left.put(columns.take(kept), decisions.take(kept), now_ns)
+        left[kept], traces = self._left.put(columns, decisions, np.full(kept.size, now), kept)
         self._settle(columns, decisions, slots, left, keys)
         self._left.close_tick(now, left[kept], traces, self._groups.mark)
 
     def _settle(
-        self,
-        columns: SpanColumns,
-        decisions: Decisions,
-        slots: I32Array,
-        left: I32Array,
-        keys: NDArray[np.uint64],
+        self, columns: SpanColumns, decisions: Decisions, slots: I32Array, left: I32Array, keys: RowKeys
     ) -> None:
         entry = columns.kind == Kind.ENTRY
-        alone = placed(columns) & ~entry & (decisions.ebpf_parent_id == 0)
-        lines = _lines_where(columns, alone)
-        self._groups.settle(slots, left, keys, entry.view(np.uint8), lines, columns.ktime, alone.view(np.uint8))
+        alone = (keys[1] != 0) & ~entry & (decisions.ebpf_parent_id == 0)
+        self._groups.settle(slots, left, keys[0], entry.view(np.uint8), keys[1], columns.ktime, alone.view(np.uint8))
 
     def _forget(self, before_ns: int) -> None:
         forgotten = self._left.forget(before_ns)
@@ -375,21 +392,12 @@ class Assembler:
     def _restore_tick(self, left_ns: int, rows: I32Array, traces: I32Array) -> None:
         columns, decisions, _ = self._left.take(rows)
         nowhere = np.full(rows.size, -1, np.int32)
-        self._settle(columns, decisions, nowhere, rows, group_keys(columns))
-        self._open(columns, np.flatnonzero(placed(columns) & (columns.kind == Kind.ENTRY)), rows | LEFT)
+        keys = row_keys(columns)
+        self._settle(columns, decisions, nowhere, rows, keys)
+        _, lines, ends = keys
+        entries = np.flatnonzero((lines != 0) & (columns.kind == Kind.ENTRY))
+        self._groups.open(rows[entries] | LEFT, lines[entries], columns.ktime[entries], ends[entries])
         self._left.close_tick(left_ns, rows, traces, self._groups.mark)
-
-
-def _lines(columns: SpanColumns, rows: NDArray[np.intp]) -> NDArray[np.uint64]:
-    """Timelines of these rows, which must be `placed`."""
-    return timelines(columns.sender[rows], columns.pid[rows], columns.tid[rows], columns.tid_usr[rows])
-
-
-def _lines_where(columns: SpanColumns, on: NDArray[np.bool_]) -> NDArray[np.uint64]:
-    """Timelines of these rows, which must be `placed`; 0 for the others."""
-    lines, rows = np.zeros(len(columns), np.uint64), np.flatnonzero(on)
-    lines[rows] = _lines(columns, rows)
-    return lines
 
 
 def _received(batch: int, columns: SpanColumns, rows: NDArray[np.uint32], arrival_ns: int) -> Received:

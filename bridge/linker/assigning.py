@@ -4,7 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridge.linker.candidates import Keyed, choose
+from bridge.linker.joining import match
 from bridge.linker.keys import entry_ends, placed, timelines
+from bridge.linker.thread_order import begun
 from bridge.linker.threads import overlapping
 from bridge.linker.times import Rows, containment
 from bridge.spans import Kind, SpanColumns
@@ -28,11 +30,11 @@ def assign_by_id(
     entries = np.flatnonzero(parents & named & (columns.kind == Kind.ENTRY))
     if not spans.size or not entries.size:
         return parent
-    candidates = Keyed(entries, mix(columns.thread_trace_id[entries]))
-    keys = mix(columns.thread_trace_id[spans])
-    found, several = candidates.find(keys)
-    parent[spans] = found
+    keys, candidate_keys = mix(columns.thread_trace_id[spans]), mix(columns.thread_trace_id[entries])
+    found, several = match(candidate_keys, keys)
+    parent[spans] = np.where(found >= 0, entries[found], -1)
     if several.any():
+        candidates = Keyed(entries, candidate_keys)
         parent[spans[several]] = _closest(columns, spans[several], keys[several], candidates, slack_ns)
     return parent
 
@@ -65,11 +67,15 @@ def assign_by_thread(
     if not exits.size or not entries.size:
         return parent, np.empty(0, np.int64)
     lines = _lines(columns, entries)
-    order = np.lexsort((columns.digest[entries], columns.span_id[entries], columns.ktime[entries], lines))
+    order, low, place = begun(
+        lines,
+        columns.ktime[entries],
+        columns.span_id[entries],
+        columns.digest[entries],
+        _lines(columns, exits),
+        columns.ktime[exits],
+    )
     entries, lines = entries[order], lines[order]
-    exit_lines = _lines(columns, exits)
-    place = _last_begun(lines, columns.ktime[entries], exit_lines, columns.ktime[exits])
-    low = np.searchsorted(lines, exit_lines)
     end = entry_ends(columns)[entries]
     found = latest_open(end, place, low, columns.ktime[exits])
     parent[exits] = np.where(found >= 0, entries[found], -1)
@@ -78,19 +84,6 @@ def assign_by_thread(
 
 def _lines(columns: SpanColumns, rows: Rows) -> U64Array:
     return timelines(columns.sender[rows], columns.pid[rows], columns.tid[rows], columns.tid_usr[rows])
-
-
-def _last_begun(lines: U64Array, at: I64Array, exit_lines: U64Array, exit_at: I64Array) -> I64Array:
-    """Position of the last entry, of those sorted by (line, time), that is not after each exit; -1 before the first.
-
-    It may be of another line, when the exit's has none by then.
-    """
-    n = lines.size
-    is_exit = np.concatenate([np.zeros(n, np.uint8), np.ones(exit_lines.size, np.uint8)])
-    order = np.lexsort((is_exit, np.concatenate([at, exit_at]), np.concatenate([lines, exit_lines])))
-    place = np.empty(order.size, np.int64)
-    place[order] = np.cumsum(is_exit[order] == 0) - 1
-    return place[n:]
 
 
 def latest_open(ends_at: I64Array, place: I64Array, low: I64Array, at: I64Array) -> I64Array:

@@ -180,7 +180,7 @@ def _first_roots(
 ) -> I64Array:
     """One root for each part among these rows: with a header's id if there is one, then the earliest."""
     tops: I64Array = rows[root[rows] == rows]
-    if tops.size < 2:
+    if tops.size < 2 or part is root:  # no two traces share a verdict
         return tops
     order: I64Array = tops[
         np.lexsort(

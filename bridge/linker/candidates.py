@@ -29,18 +29,6 @@ class Keyed:
         order = np.argsort(keys)
         self.rows, self.keys = rows[order], keys[order]
 
-    def find(self, keys: U64Array) -> tuple[Rows, NDArray[np.bool_]]:
-        """A row of each key, -1 where there is none, and whether there are several."""
-        n = self.keys.size
-        if not n:
-            return np.full(keys.size, -1, np.int64), np.zeros(keys.size, np.bool_)
-        first = np.searchsorted(self.keys, keys)
-        here = np.minimum(first, n - 1)
-        found = self.keys[here] == keys
-        following = np.minimum(first + 1, n - 1)
-        several = found & (following > first) & (self.keys[following] == keys)
-        return np.where(found, self.rows[here], -1), several
-
     def among(self, keys: U64Array) -> "Keyed":
         """Only the rows with one of these keys."""
         mine = np.isin(self.keys, keys)

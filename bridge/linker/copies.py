@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from bridge.linker.joining import repeated
 from bridge.spans import Kind, SpanColumns
 
 
@@ -18,15 +19,9 @@ def originals(
     n = len(columns)
     rows = np.arange(n, dtype=np.int64)
     espans = np.flatnonzero(columns.kind != Kind.ORDINARY)
-    ids = columns.span_id[espans]
-    by_id = np.argsort(ids)
-    shared = ids[by_id][1:] == ids[by_id][:-1]
-    if not shared.any():
+    some = espans[repeated(columns.span_id[espans])]
+    if not some.size:
         return rows, 0
-    twice = np.zeros(espans.size, np.bool_)
-    twice[by_id[1:][shared]] = True
-    twice[by_id[:-1][shared]] = True
-    some = espans[twice]
     order = some[
         np.lexsort(
             (

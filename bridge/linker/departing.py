@@ -1,7 +1,7 @@
 """From what `link` says about rows to what leaves: traces together, links re-based, ordinary spans as they came."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ from bridge.linker.waiting import Received
 from bridge.spans import NO_CLOCKS, Decisions, Departure, Outcome, SpanColumns, SpanLinks
 
 Positions = NDArray[np.intp]
+Leaving = tuple[Departure, NDArray[np.uint64]]
+"""Rows that leave together, and the sender of each."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,19 +74,23 @@ def moved_edges(held: Held, by: int) -> Held:
     return Held(row=held.row + by, parent=parent, method=held.method, confidence=held.confidence)
 
 
-def joined(parts: list[tuple[Received, Decisions, SpanLinks]], hosts: HostClocks | None = None) -> Departure:
+def departure(received: Received, decisions: Decisions, links: SpanLinks, order: Positions) -> Leaving:
+    """Rows that leave in this order, and their senders; links are of rows as they leave."""
+    leaving = Departure(received.batch[order], received.row[order], decisions.take(order), links)
+    return leaving, received.columns.sender[order]
+
+
+def joined(parts: list[Leaving], hosts: HostClocks | None = None) -> Departure:
     """One departure of several parts, in order. hosts: what is known of clocks."""
     links, start = [], 0
-    for received, _, part in parts:
-        links.append(
-            SpanLinks(row=part.row + start, trace_hi=part.trace_hi, trace_lo=part.trace_lo, span_id=part.span_id)
-        )
-        start += len(received)
-    senders = np.concatenate([np.empty(0, np.uint64), *(r.columns.sender for r, _, _ in parts)])
+    for part, _ in parts:
+        links.append(replace(part.links, row=part.links.row + start))
+        start += len(part)
+    senders = np.concatenate([np.empty(0, np.uint64), *(senders for _, senders in parts)])
     return Departure(
-        np.concatenate([np.empty(0, np.int64), *(r.batch for r, _, _ in parts)]),
-        np.concatenate([np.empty(0, np.uint32), *(r.row for r, _, _ in parts)]),
-        Decisions.concatenate([d for _, d, _ in parts]),
+        np.concatenate([np.empty(0, np.int64), *(p.batch for p, _ in parts)]),
+        np.concatenate([np.empty(0, np.uint32), *(p.row for p, _ in parts)]),
+        Decisions.concatenate([p.decisions for p, _ in parts]),
         SpanLinks.concatenate(links),
         NO_CLOCKS if hosts is None else row_clocks(hosts, senders),
     )

@@ -1,6 +1,6 @@
 """What rows can be related by, as 64-bit keys: rows that share one are grouped; a thread's rows share a timeline."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,9 @@ from bridge.spans import Kind, SpanColumns
 from bridge.spans.ids import mix
 
 U64Array = NDArray[np.uint64]
+I64Array = NDArray[np.int64]
+RowKeys = tuple[U64Array, U64Array, I64Array]
+"""Group keys, timeline (0 for a row that is not `placed`) and end on the clock of ktime of each row."""
 
 NET: Final = 0
 """The net id; a row without a usable one is keyed by (span id, digest) instead, so that its exact copies meet it."""
@@ -97,6 +100,22 @@ def placed(columns: SpanColumns) -> NDArray[np.bool_]:
     return on
 
 
-def entry_ends(columns: SpanColumns) -> NDArray[np.int64]:
+def entry_ends(columns: SpanColumns) -> I64Array:
     """When entries end on the clock of ktime: the last moment at which an exit may belong to them."""
     return ends(columns.ktime, columns.start_ns, columns.end_ns)
+
+
+def row_keys_plain(columns: SpanColumns) -> RowKeys:
+    """All that rows are grouped and put on timelines by, as `group_keys`, `timelines` and `entry_ends` say."""
+    lines, on = np.zeros(len(columns), np.uint64), np.flatnonzero(placed(columns))
+    lines[on] = timelines(columns.sender[on], columns.pid[on], columns.tid[on], columns.tid_usr[on])
+    return group_keys(columns), lines, entry_ends(columns)
+
+
+if TYPE_CHECKING:
+    row_keys = row_keys_plain
+else:
+    try:
+        from bridge.linker._keys import row_keys
+    except ImportError:  # no C compiler was there when the bridge was installed
+        row_keys = row_keys_plain

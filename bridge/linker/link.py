@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -226,36 +226,25 @@ def _decisions(
     columns: SpanColumns, edges: Edges, headers: Headers, traces: Traces, earlier: Earlier, original: I64Array
 ) -> Decisions:
     n = len(columns)
-    ordinary = columns.kind == Kind.ORDINARY
     span_id = columns.span_id.copy()
     span_id[earlier.rows] = earlier.decisions.span_id
     linked = edges.parent >= 0
-    ebpf_parent = np.where(linked, span_id[edges.parent], 0)
-    # a predecessor that is in the header's trace already is the parent; else the header knows better, and so it does
-    # where it names an ordinary span that is there, unless that is what the predecessor's names, too: the other side
-    kept = (
-        linked
-        & (traces.trace_hi[edges.parent] == headers.trace_hi)
-        & (traces.trace_lo[edges.parent] == headers.trace_lo)
-    )
-    kept &= ~headers.ordinary | (headers.named == headers.named[edges.parent])
-    by_header = headers.present & (headers.parent != 0) & ~kept
-    outcome = np.where(traces.keep, Outcome.EXPORT, Outcome.SAMPLED_OUT)
-    values = {
-        "outcome": np.where(ordinary, Outcome.PASS, outcome),
+    ebpf_parent = np.where(linked, span_id[edges.parent], np.uint64(0))
+    columns_of: dict[str, NDArray[Any]] = {
+        "outcome": np.where(traces.keep, np.uint8(Outcome.EXPORT), np.uint8(Outcome.SAMPLED_OUT)),
         "span_id": span_id,
-        "trace_hi": np.where(ordinary, columns.trace_hi, traces.trace_hi),
-        "trace_lo": np.where(ordinary, columns.trace_lo, traces.trace_lo),
-        "parent_span_id": np.where(ordinary, columns.parent_id, np.where(by_header, headers.parent, ebpf_parent)),
-        "ebpf_trace_hi": np.where(ordinary, 0, traces.ebpf_hi),
-        "ebpf_trace_lo": np.where(ordinary, 0, traces.ebpf_lo),
+        "trace_hi": traces.trace_hi.copy(),
+        "trace_lo": traces.trace_lo.copy(),
+        "parent_span_id": ebpf_parent.copy(),
+        "ebpf_trace_hi": traces.ebpf_hi.copy(),
+        "ebpf_trace_lo": traces.ebpf_lo.copy(),
         "ebpf_parent_id": ebpf_parent,
-        "method": np.where(by_header, Method.HEADER, edges.method),
-        "confidence": np.where(by_header, _HEADER, edges.confidence),
-        "encode": np.where(ordinary, 0, traces.encode),
+        "method": edges.method.copy(),
+        "confidence": edges.confidence.copy(),
+        "encode": traces.encode.copy(),
     }
-    dtypes = Decisions.dtypes()
-    columns_of = {name: value.astype(dtypes[name]) for name, value in values.items()}
+    _name_by_headers(columns_of, edges, headers, traces)
+    _pass(columns_of, columns)
     new = np.ones(n, np.bool_)
     new[earlier.rows] = False
     copies = np.flatnonzero((original != np.arange(n)) & new)
@@ -264,6 +253,33 @@ def _decisions(
         value[copies] = value[original[copies]] if name in _OF_COPIES else 0
     columns_of["outcome"][copies] = Outcome.FOLDED
     return Decisions(**columns_of)
+
+
+def _name_by_headers(columns_of: dict[str, NDArray[Any]], edges: Edges, headers: Headers, traces: Traces) -> None:
+    """A predecessor that is in the header's trace already is the parent; else the header knows better, and so it does
+    where it names an ordinary span that is there, unless that is what the predecessor's names, too: the other side."""
+    rows = np.flatnonzero(headers.present & (headers.parent != 0))
+    parent = edges.parent[rows]
+    kept = (
+        (parent >= 0)
+        & (traces.trace_hi[parent] == headers.trace_hi[rows])
+        & (traces.trace_lo[parent] == headers.trace_lo[rows])
+    )
+    kept &= ~headers.ordinary[rows] | (headers.named[rows] == headers.named[parent])
+    rows = rows[~kept]
+    columns_of["parent_span_id"][rows] = headers.parent[rows]
+    columns_of["method"][rows] = Method.HEADER
+    columns_of["confidence"][rows] = _HEADER
+
+
+def _pass(columns_of: dict[str, NDArray[Any]], columns: SpanColumns) -> None:
+    """Ordinary spans go out as they came."""
+    rows = np.flatnonzero(columns.kind == Kind.ORDINARY)
+    for name in ("ebpf_trace_hi", "ebpf_trace_lo", "encode"):
+        columns_of[name][rows] = 0
+    for name, own in (("trace_hi", "trace_hi"), ("trace_lo", "trace_lo"), ("parent_span_id", "parent_id")):
+        columns_of[name][rows] = getattr(columns, own)[rows]
+    columns_of["outcome"][rows] = Outcome.PASS
 
 
 def _counts(columns: SpanColumns, edges: Edges, fragments: Fragments, known: Mask, espans: Mask) -> dict[str, int]:

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridge.linker.candidates import Keyed, choose
+from bridge.linker.joining import match
 from bridge.linker.times import Rows, containment
 from bridge.spans import Direction, SpanColumns
 from bridge.spans.ids import combine
@@ -25,11 +26,11 @@ def pair(columns: SpanColumns, children: NDArray[np.bool_], parents: NDArray[np.
     outgoing = np.flatnonzero(parents & net & (columns.direction == Direction.OUTGOING))
     if not incoming.size or not outgoing.size:
         return parent
-    candidates = Keyed(outgoing, _net(columns, outgoing))
-    keys = _net(columns, incoming)
-    found, several = candidates.find(keys)
-    parent[incoming] = found
+    keys, candidate_keys = _net(columns, incoming), _net(columns, outgoing)
+    found, several = match(candidate_keys, keys)
+    parent[incoming] = np.where(found >= 0, outgoing[found], -1)
     if several.any():
+        candidates = Keyed(outgoing, candidate_keys)
         parent[incoming[several]] = _closest(columns, incoming[several], keys[several], candidates, slack_ns)
     return parent
 

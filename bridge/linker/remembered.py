@@ -45,9 +45,27 @@ def _dtypes() -> dict[str, DTypeLike]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Runs:
+    """Slots, most of which follow upon one another, as runs."""
+
+    starts: I32Array
+    lengths: I32Array
+
+    @classmethod
+    def of(cls, slots: I32Array) -> "_Runs":
+        at = np.concatenate([np.zeros(min(slots.size, 1), np.intp), np.flatnonzero(np.diff(slots) != 1) + 1])
+        return cls(slots[at], np.diff(at, append=slots.size).astype(np.int32))
+
+    def slots(self) -> I32Array:
+        before = np.cumsum(self.lengths) - self.lengths
+        runs = np.repeat(self.starts - before, self.lengths)
+        return (runs + np.arange(runs.size)).astype(np.int32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Tick:
     left_ns: int
-    rows: I32Array
+    rows: _Runs
     traces: I32Array
     mark: int
     """The group index's mark after these rows were indexed."""
@@ -76,33 +94,39 @@ class Remembered:
         traces = self._traces.row_bytes * len(self._traces) / max(1, len(self._rows))
         return self._rows.row_bytes + traces
 
-    def put(self, columns: SpanColumns, decisions: Decisions, left_ns: NDArray[np.int64]) -> tuple[I32Array, I32Array]:
-        """Keep n rows; return their slots and, beside them, the slot of each row's trace ids.
+    def put(
+        self, columns: SpanColumns, decisions: Decisions, left_ns: NDArray[np.int64], rows: NDArray[np.intp]
+    ) -> tuple[I32Array, I32Array]:
+        """Keep these rows; return their slots and, beside them, the slot of each row's trace ids.
 
-        `close_tick` must follow, for all rows that left at one time together.
+        left_ns: when each of the `rows` left. `close_tick` must follow, for all rows that left at one time together.
         """
-        traces = self._put_traces(decisions, left_ns)
-        values: Mapping[str, NDArray[np.generic]] = packed(columns) | {
-            "d_outcome": decisions.outcome,
-            "d_span_id": decisions.span_id ^ columns.span_id,
-            "d_ebpf_parent_id": (decisions.ebpf_parent_id != 0).astype(np.uint64),
-            "d_trace": traces,
-            "d_order": np.zeros(len(columns), np.uint32),
+        traces = self._put_traces(decisions, left_ns, rows)
+        slots = self._rows.allocate(rows.size)
+        # rows of one trace get slots side by side; all are written as they stand
+        every = rows.size == len(columns)
+        by = _inverse(rows) if every else slice(None)
+        mine = (columns, decisions) if every else (columns.take(rows), decisions.take(rows))
+        values: Mapping[str, NDArray[np.generic]] = packed(mine[0]) | {
+            "d_outcome": mine[1].outcome,
+            "d_span_id": mine[1].span_id ^ mine[0].span_id,
+            "d_ebpf_parent_id": (mine[1].ebpf_parent_id != 0).astype(np.uint64),
+            "d_trace": traces[by],
+            "d_order": np.zeros(rows.size, np.uint32),
         }
-        slots = self._rows.allocate(len(columns))
-        self._rows.put(slots, values)
+        self._rows.put(slots[by], values)
         return slots, traces
 
-    def _put_traces(self, decisions: Decisions, left_ns: NDArray[np.int64]) -> I32Array:
+    def _put_traces(self, decisions: Decisions, left_ns: NDArray[np.int64], rows: NDArray[np.intp]) -> I32Array:
         """Trace ids once per run of rows that share them and leave together."""
-        if not len(decisions):
+        if not rows.size:
             return np.empty(0, np.int32)
-        starts = np.ones(len(decisions), np.bool_)
+        starts = np.ones(rows.size, np.bool_)
         starts[1:] = left_ns[1:] != left_ns[:-1]
         for name in _TRACE:
-            column = getattr(decisions, name)
+            column = getattr(decisions, name)[rows]
             starts[1:] |= column[1:] != column[:-1]
-        first = decisions.take(np.flatnonzero(starts))
+        first = decisions.take(rows[starts])
         slots = self._traces.allocate(len(first))
         self._traces.put(
             slots,
@@ -133,7 +157,9 @@ class Remembered:
         if left_ns != self._left_ns:
             self._order, self._left_ns = self._order + 1, left_ns
         self._rows.put_one("d_order", rows, np.full(rows.size, self._order, np.uint32))
-        self._ticks.append(_Tick(left_ns, rows, np.unique(traces), mark))
+        first = np.ones(traces.size, np.bool_)
+        first[1:] = traces[1:] != traces[:-1]  # rows of one trace stand together
+        self._ticks.append(_Tick(left_ns, _Runs.of(rows), traces[first], mark))
 
     def forget(self, before_ns: int) -> tuple[I32Array, int] | None:
         """Free the rows that left at or before this time; return their slots and the last tick's mark."""
@@ -142,7 +168,13 @@ class Remembered:
             gone.append(self._ticks.popleft())
         if not gone:
             return None
-        rows = np.concatenate([t.rows for t in gone])
+        rows = np.concatenate([t.rows.slots() for t in gone])
         self._rows.release(rows)
         self._traces.release(np.concatenate([t.traces for t in gone]))
         return rows, gone[-1].mark
+
+
+def _inverse(order: NDArray[np.intp]) -> NDArray[np.intp]:
+    inverse = np.empty_like(order)
+    inverse[order] = np.arange(order.size)
+    return inverse

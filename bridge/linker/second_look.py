@@ -21,7 +21,7 @@ from bridge.linker.across import Held, pair_across
 from bridge.linker.copies import originals
 from bridge.linker.groups import ENTRY, EXIT, INCOMING, MET, NAMED, OUTGOING, PARENTED, PlainGroups
 from bridge.linker.held_edges import HeldEdges
-from bridge.linker.keys import NET, group_keys, placed, timelines
+from bridge.linker.keys import NET, group_keys, placed
 from bridge.linker.link import find_edges
 from bridge.linker.matching import among
 from bridge.linker.offsets import PairTimes, times_of_pairs
@@ -30,7 +30,6 @@ from bridge.linker.options import LinkOptions
 from bridge.linker.pairing import pair
 from bridge.linker.slots import I32Array
 from bridge.linker.threads import overlapping
-from bridge.linker.times import ends as time_ends
 from bridge.linker.waiting import Checks, WaitingRows
 from bridge.spans import Direction, Kind, Method, SpanColumns
 from bridge.spans.ids import combine
@@ -183,17 +182,19 @@ class SecondLook:
         process = _process_keys(columns.sender, columns.pid, columns.service)
         return np.flatnonzero(among(process, np.array(list(self._astray), np.uint64)))
 
-    def note_crowds(self, now_ns: int, columns: SpanColumns, on: Mask) -> None:
-        """Note processes in which entries that just came began while another one of their thread was open."""
-        entries = np.flatnonzero(on & (columns.kind == Kind.ENTRY))
+    def note_crowds(self, now_ns: int, columns: SpanColumns, lines: U64Array, ends: I64Array) -> None:
+        """Note processes in which entries that just came began while another one of their thread was open.
+
+        lines, ends: of each row, as `row_keys` has them.
+        """
+        entries = np.flatnonzero((lines != 0) & (columns.kind == Kind.ENTRY))
         if entries.size < 2:
             return
-        lines = timelines(columns.sender[entries], columns.pid[entries], columns.tid[entries], columns.tid_usr[entries])
-        at, start, end = columns.ktime[entries], columns.start_ns[entries], columns.end_ns[entries]
+        lines, at = lines[entries], columns.ktime[entries]
         since = at - at.min()
         coarse = (since >> max(int(since.max()).bit_length() - int(_TIME_BITS), 0)).astype(np.uint64)
         order = np.argsort(lines >> _TIME_BITS << _TIME_BITS | coarse)
-        crowded = order[1:][overlapping(lines[order], at[order], time_ends(at, start, end)[order])]
+        crowded = order[1:][overlapping(lines[order], at[order], ends[entries][order])]
         if crowded.size:
             process = _process_keys(columns.sender[entries], columns.pid[entries], columns.service[entries])
             self._note_astray(now_ns, process[crowded], process, _CROWDED)

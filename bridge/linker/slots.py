@@ -6,6 +6,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from bridge.linker.narrow import bits_in, gather, scatter
+
 I32Array = NDArray[np.int32]
 U64Array = NDArray[np.uint64]
 
@@ -42,19 +44,24 @@ class NarrowColumn:
 
     def put(self, slots: I32Array | slice, values: NDArray[np.generic]) -> None:
         """Write values, of this column's dtype, into slots."""
-        bits: NDArray[Any] = np.ascontiguousarray(values, self._dtype).view(self._bits)
-        top = int(bits.max(initial=0)) if self.row_bytes < self._bits.itemsize else 0
+        given: NDArray[Any] = np.ascontiguousarray(values, self._dtype)
+        width = self._bits.itemsize
+        top = bits_in(given.view(np.uint8), width) if self.row_bytes < width else 0
         if top >> (8 * self.row_bytes):
             self._kept = self._widened(np.min_scalar_type(top))
-        if self._kept is not None:
-            self._kept[slots] = bits
+        if self._kept is None:
+            return
+        if isinstance(slots, slice):
+            self._kept[slots] = given.view(self._bits)
+        else:
+            scatter(self._kept.view(np.uint8), self.row_bytes, slots, given.view(np.uint8), width)
 
     def take(self, slots: I32Array) -> NDArray[np.generic]:
         """The values in these slots, in their own dtype."""
         if self._kept is None:
             return np.zeros(slots.size, self._dtype)
-        bits: NDArray[Any] = self._kept[slots]
-        values: NDArray[np.generic] = bits.astype(self._bits, copy=False).view(self._dtype)
+        values = np.empty(slots.size, self._dtype)
+        gather(self._kept.view(np.uint8), self.row_bytes, slots, values.view(np.uint8), self._bits.itemsize)
         return values
 
     def _widened(self, dtype: np.dtype[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
@@ -93,12 +100,17 @@ class RepeatedColumn:
     def put(self, slots: I32Array | slice, values: NDArray[np.generic]) -> None:
         """Write uint64 values into slots."""
         numbers: U64Array = np.ascontiguousarray(values, np.uint64)
+        first = np.ones(numbers.size, np.bool_)
+        first[1:] = numbers[1:] != numbers[:-1]
+        starts = np.flatnonzero(first)
+        runs = numbers[starts]  # rows of one sender stand together
         if self._plain is None:
-            self._learn(numbers)
+            self._learn(runs)
         if self._plain is not None:
             self._plain.put(slots, numbers)
         else:
-            self._codes.put(slots, self._code_of[np.searchsorted(self._sorted, numbers)])
+            codes = self._code_of[np.searchsorted(self._sorted, runs)]
+            self._codes.put(slots, np.repeat(codes, np.diff(starts, append=numbers.size)))
 
     def take(self, slots: I32Array) -> NDArray[np.generic]:
         """The values in these slots, as uint64."""

@@ -87,6 +87,15 @@ class WaitingRows:
         """Some columns of rows, of those that are kept as they came."""
         return self._store.take(slots, names)
 
+    def in_order(self, slots: I32Array) -> I32Array:
+        """These slots in order of receipt of their rows."""
+        slots = np.sort(slots)  # mostly that order
+        values = self._store.take(slots, ("batch", "row"))
+        batch, row = values["batch"].astype(np.int64), values["row"].astype(np.int64)
+        if ((batch[1:] > batch[:-1]) | ((batch[1:] == batch[:-1]) & (row[1:] > row[:-1]))).all():
+            return slots
+        return slots[np.lexsort((row, batch))]
+
     def exit_places(self, slots: I32Array) -> ExitPlaces:
         """Where these exits, which must be `placed`, stand."""
         return _places(self._store.take(slots, _THREAD))

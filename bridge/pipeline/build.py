@@ -39,6 +39,7 @@ def build_store(settings: Settings, instruments: Instruments) -> SqliteStore:
         queue_bytes=settings.store.queue_bytes,
         payload_cache_bytes=settings.store.payload_cache_bytes,
         lock_wait_s=settings.store.lock_wait_s,
+        ingest_processes=settings.workers if settings.workers > 1 else 0,
         instruments=instruments,
     )
 
@@ -72,12 +73,20 @@ def window_options(settings: Settings) -> WindowOptions:
     )
 
 
+def drain_time_s(settings: Settings) -> float:
+    """How long each receiver may take to answer its senders when it stops."""
+    return min(MAX_DRAIN_S, DRAIN_SHARE * settings.shutdown_grace_s)
+
+
 def build_receivers(
-    settings: Settings, consumer: SpanConsumer, instruments: Instruments
+    settings: Settings, consumer: SpanConsumer, instruments: Instruments, *, share_ports: bool = False
 ) -> list[GrpcReceiver | HttpReceiver | DatakitReceiver]:
-    """The receivers that are enabled; they hand what they read to the consumer."""
+    """The receivers that are enabled; they hand what they read to the consumer.
+
+    share_ports: other processes listen on the same ones.
+    """
     grpc, http, datakit = settings.receivers.otlp_grpc, settings.receivers.otlp_http, settings.receivers.datakit
-    drain_s = min(MAX_DRAIN_S, DRAIN_SHARE * settings.shutdown_grace_s)
+    drain_s = drain_time_s(settings)
     receivers: list[GrpcReceiver | HttpReceiver | DatakitReceiver] = []
     if grpc.enabled:
         receivers.append(
@@ -89,6 +98,7 @@ def build_receivers(
                 max_request_bytes=grpc.max_request_bytes,
                 max_in_flight_bytes=grpc.max_in_flight_bytes,
                 drain_s=drain_s,
+                share_port=share_ports,
             )
         )
     if http.enabled:
@@ -101,6 +111,7 @@ def build_receivers(
                 max_request_bytes=http.max_request_bytes,
                 max_in_flight_bytes=http.max_in_flight_bytes,
                 drain_s=drain_s,
+                share_port=share_ports,
                 body_timeout_s=http.read_timeout_s,
             )
         )
@@ -114,6 +125,7 @@ def build_receivers(
                 max_request_bytes=datakit.max_request_bytes,
                 max_in_flight_bytes=datakit.max_in_flight_bytes,
                 drain_s=drain_s,
+                share_port=share_ports,
                 body_timeout_s=datakit.read_timeout_s,
                 hold_s=datakit.hold_s,
                 max_held_requests=datakit.max_held_requests,

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 import anyio
 
-from bridge.component import SpanStore
+from bridge.component import Arrival, SpanStore
 from bridge.errors import StoreUnavailable
 from bridge.linker import Assembler, Departed
 from bridge.pipeline.clock import Clock
 from bridge.pipeline.departures import count_departed
-from bridge.pipeline.ingest import Arrival, Ingest
+from bridge.pipeline.ingest import Arrivals
 from bridge.telemetry import Instruments
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class Drain:
         self,
         store: SpanStore,
         assembler: Assembler,
-        ingest: Ingest,
+        ingest: Arrivals,
         clock: Clock,
         instruments: Instruments,
         *,
@@ -80,6 +80,7 @@ class Drain:
             return
         started = time.perf_counter()
         now = self._clock.now_ns()
+        await self._ingest.collect()
         arrivals = self._ingest.take()
         with anyio.CancelScope(shield=True):
             departed = await anyio.to_thread.run_sync(self._link, arrivals, now, force)

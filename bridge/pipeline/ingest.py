@@ -2,33 +2,67 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from copy import copy
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import anyio
 from anyio.abc import TaskGroup
 
-from bridge.component import SpanStore
+from bridge.component import Arrival, BatchStore
 from bridge.errors import BridgeError, StoreUnavailable, Throttled
 from bridge.pipeline.clock import Clock
-from bridge.spans import SpanBatch, SpanColumns
+from bridge.spans import SpanBatch
 
 RETRY_AFTER_S = 1.0
+SMALL_SPANS, SMALL_BYTES = 128, 128 << 10
+"""What a row of its own costs in the store and after it is more than what putting such a request beside others does."""
+GATHERED_SPANS, GATHERED_BYTES = 4096, 4 << 20
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Arrival:
-    """A committed batch on its way to the linker."""
+class Arrivals(Protocol):
+    """Where the linker gets committed batches from."""
 
-    number: int
-    arrival_ns: int
-    columns: SpanColumns
+    waiting_in_linker: int
+    """Spans the linker holds; the drain keeps it current."""
+
+    @property
+    def waiting(self) -> int:
+        """Spans that were taken and have not left, as far as this process knows."""
+        ...
+
+    async def collect(self) -> None:
+        """Fetch what is to be fetched before `take`. Cancelling it loses nothing."""
+        ...
+
+    def take(self) -> list[Arrival]:
+        """All batches committed since the last call, in the order they are to be linked in."""
+        ...
 
 
 @dataclass(slots=True)
 class _Write:
-    batch: SpanBatch
+    batches: list[SpanBatch] = field(default_factory=list)
+    spans: int = 0
+    data_bytes: int = 0
     done: anyio.Event = field(default_factory=anyio.Event)
-    error: BridgeError | None = None
+    # failed until the commit returned: a cancelled write must not look like a success
+    error: BridgeError | None = field(
+        default_factory=lambda: StoreUnavailable("the write was abandoned", retry_after_s=RETRY_AFTER_S)
+    )
+
+    def fits(self, batch: SpanBatch) -> bool:
+        """Whether this batch may be stored in one row with those that are here."""
+        return (
+            self.batches[0].payload.format == batch.payload.format
+            and self.spans + len(batch) <= GATHERED_SPANS
+            and self.data_bytes + batch.payload.data_bytes <= GATHERED_BYTES
+        )
+
+    def add(self, batch: SpanBatch) -> None:
+        self.batches.append(batch)
+        self.spans += len(batch)
+        self.data_bytes += batch.payload.data_bytes
 
 
 class Ingest:
@@ -36,13 +70,19 @@ class Ingest:
 
     The write belongs to a task of the ingest, not to the caller: a handler that is cancelled in the middle (grpc does
     so natively when a client's deadline passes) leaves a batch that is committed *and* handed to the linker.
+
+    Small requests that come while others are being committed are put together into one batch. Nobody is made to wait
+    for company, and what is large goes its own way.
     """
 
-    def __init__(self, store: SpanStore, clock: Clock, *, max_waiting_spans: int) -> None:
+    def __init__(self, store: BatchStore, clock: Clock, *, max_waiting_spans: int) -> None:
         self._store, self._clock, self._max_waiting = store, clock, max_waiting_spans
         self._group: TaskGroup | None = None
         self._arrivals: list[Arrival] = []
         self._pending = 0
+        self._gathered: _Write | None = None
+        """What waits for small requests that are being committed, and may still be added to."""
+        self._small = anyio.Lock()
         self.waiting_in_linker = 0
         """Spans the linker holds; the drain keeps it current."""
 
@@ -68,17 +108,34 @@ class Ingest:
                 f"{self.waiting} spans are waiting already (linker.max_waiting_spans = {self._max_waiting})",
                 retry_after_s=RETRY_AFTER_S,
             )
-        write = _Write(batch)
         self._pending += len(batch)
-        self._group.start_soon(self._commit, write)
+        write = self._write_for(batch, self._group)
+        write.add(batch)
         await write.done.wait()
         if write.error is not None:
-            raise write.error
+            # several senders may wait for one write: each gets an error of its own
+            raise copy(write.error) from write.error
+
+    def _write_for(self, batch: SpanBatch, group: TaskGroup) -> _Write:
+        """The write this batch is to be part of."""
+        small = len(batch) <= SMALL_SPANS and batch.payload.data_bytes <= SMALL_BYTES
+        if small and self._gathered is not None and self._gathered.fits(batch):
+            return self._gathered
+        write = _Write()
+        if small and self._gathered is None:
+            self._gathered = write
+            group.start_soon(self._commit_gathered, write)
+        else:  # the store bounds what waits
+            group.start_soon(self._commit, write)
+        return write
 
     @property
     def waiting(self) -> int:
         """Spans that were taken and have not left, those being committed included."""
         return self._pending + self.waiting_in_linker
+
+    async def collect(self) -> None:
+        """Nothing: batches are here once they are committed."""
 
     def take(self) -> list[Arrival]:
         """All batches committed since the last call, in order of number."""
@@ -87,17 +144,24 @@ class Ingest:
         self.waiting_in_linker += sum(len(a.columns) for a in taken)
         return sorted(taken, key=lambda a: a.number)
 
-    async def _commit(self, write: _Write) -> None:
-        # failed until the commit returned: a cancelled write must not look like a success
-        write.error = StoreUnavailable("the write was abandoned", retry_after_s=RETRY_AFTER_S)
+    async def _commit_gathered(self, write: _Write) -> None:
         try:
+            async with self._small:
+                self._gathered = None
+                await self._commit(write)
+        finally:  # also where it was not begun
+            write.done.set()
+
+    async def _commit(self, write: _Write) -> None:
+        try:
+            batch = SpanBatch.concatenate(write.batches)
             arrival_ns = self._clock.now_ns()
-            number = await self._store.append(write.batch, arrival_ns)
-            self._arrivals.append(Arrival(number, arrival_ns, write.batch.columns))
+            number = await self._store.append(batch, arrival_ns)
+            self._arrivals.append(Arrival(number, arrival_ns, batch.columns))
             write.error = None
         except BridgeError as exc:
             write.error = exc
         finally:
             if write.error is not None:
-                self._pending -= len(write.batch)
+                self._pending -= write.spans
             write.done.set()

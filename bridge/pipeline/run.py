@@ -1,9 +1,10 @@
 """Runs the bridge: starts the parts in order, stops them in reverse, and says what it does.
 
-Order: health and metrics, store, recovery, exporters, ticks, receivers. On SIGTERM or SIGINT receivers refuse what is
-new and answer what they took; what arrived is linked once more; exporters get the rest of `shutdown_grace`; the store
-closes last. What was not delivered by then, or still waits for its trace, leaves after the next start. A signal during
-the start, or another SIGINT, ends the bridge at once; nothing acknowledged is lost then either.
+Order: health and metrics, store, recovery, exporters, ticks, receivers (with `workers`: the processes that have them).
+On SIGTERM or SIGINT receivers refuse what is new and answer what they took; what arrived is linked once more; exporters
+get the rest of `shutdown_grace`; the store closes last. What was not delivered by then, or still waits for its trace,
+leaves after the next start. A signal during the start, or another SIGINT, ends the bridge at once; nothing acknowledged
+is lost then either.
 
 After a start nothing is let go, ordinary spans included, until receivers were open for one window: senders that were
 held up by the restart get their turn first. What was decided before the restart is delivered at once.
@@ -27,7 +28,8 @@ from bridge.pipeline.build import build_assembler, build_deliveries, build_recei
 from bridge.pipeline.clock import Clock
 from bridge.pipeline.drain import Drain
 from bridge.pipeline.ingest import Ingest
-from bridge.pipeline.process import LoopErrors
+from bridge.pipeline.process import LoopErrors, leaves
+from bridge.pipeline.workers import Workers
 from bridge.receivers.addresses import listening_hosts
 from bridge.telemetry import Instruments
 from bridge.telemetry.metrics import Metrics, running_metrics
@@ -52,7 +54,7 @@ async def serve(settings: Settings) -> None:
                     await stop.wait()
                 tasks.cancel_scope.cancel()
     except* ConfigError as group:
-        raise _first(group) from None
+        raise next(leaves(group)) from None
 
 
 async def _stop_on_signal(
@@ -84,11 +86,15 @@ class Bridge:
         self._store = build_store(settings, self._instruments)
         self._deliveries = build_deliveries(settings, self._store, self._instruments)
         self._ingest = Ingest(self._store, clock, max_waiting_spans=settings.linker.max_waiting_spans)
+        self._workers = (
+            Workers(settings, self._store, clock.offset_ns, self._instruments) if settings.workers > 1 else None
+        )
+        arrivals = self._arrivals = self._workers or self._ingest
         assembler = build_assembler(settings)
         self._drain = Drain(
             self._store,
             assembler,
-            self._ingest,
+            arrivals,
             clock,
             self._instruments,
             tick_s=settings.linker.tick_s,
@@ -103,7 +109,7 @@ class Bridge:
         )
         self.receiving = False
         """Whether every receiver is open."""
-        self._instruments.watch_waiting_spans(lambda: self._ingest.waiting)
+        self._instruments.watch_waiting_spans(lambda: arrivals.waiting)
         self._instruments.watch_retained_spans(lambda: assembler.retained)
         self._instruments.watch_undelivered_ticks(self._undelivered)
 
@@ -117,7 +123,7 @@ class Bridge:
             await stack.enter_async_context(self._store.running())
             recovered = await self._drain.recover()
             async with self._delivering():
-                async with self._ticking(), self._ingest.running(), AsyncExitStack() as listening:
+                async with self._ticking(), AsyncExitStack() as listening:
                     addresses = await self._listen(listening)
                     self._drain.leave_from_ns = self._clock.now_ns() + self._settings.window_ns
                     self.receiving = True
@@ -130,17 +136,22 @@ class Bridge:
                 await self._finish(deadline)
 
     async def _listen(self, listening: AsyncExitStack) -> dict[str, str]:
+        web = {"web": self._web.address} if self._settings.web.enabled else {}
+        if self._workers:
+            return {**await listening.enter_async_context(self._workers.running()), **web}
+        await listening.enter_async_context(self._ingest.running())
         addresses = {}
         for receiver in build_receivers(self._settings, self._ingest, self._instruments):
             await listening.enter_async_context(receiver.running())
             addresses[receiver.name] = receiver.address
-        return addresses | ({"web": self._web.address} if self._settings.web.enabled else {})
+        return addresses | web
 
     def _start_fields(self) -> dict[str, object]:
         return {
             "exporters": [d.exporter.name for d in self._deliveries],
             "window_s": self._settings.window_ns / 1e9,
             "compiled_kernel": kernel_in_use(),
+            "workers": self._settings.workers,
         }
 
     @asynccontextmanager
@@ -170,7 +181,7 @@ class Bridge:
         logger.log(
             level,
             "stopped; what is not delivered leaves after the next start",
-            extra={"undelivered_ticks": self._undelivered(), "waiting_spans": self._ingest.waiting},
+            extra={"undelivered_ticks": self._undelivered(), "waiting_spans": self._arrivals.waiting},
         )
 
     def _notify(self) -> None:
@@ -183,9 +194,6 @@ class Bridge:
     def _not_ready(self) -> str:
         if reason := self._drain.stuck or self._store.unavailable:
             return f"the store cannot commit: {reason}"
-        return "" if self.receiving else "receivers are not open"
-
-
-def _first(group: BaseExceptionGroup[ConfigError]) -> ConfigError:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+        if not self.receiving:
+            return "receivers are not open"
+        return self._workers.not_ready() if self._workers else ""

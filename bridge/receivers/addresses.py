@@ -27,8 +27,11 @@ def host_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A TCP socket bound to exactly this address (port 0: any free one), not yet listening. Raises OSError."""
+def bind(host: str, port: int, *, share: bool = False) -> socket.socket:
+    """A TCP socket bound to exactly this address (port 0: any free one), not yet listening. Raises OSError.
+
+    share: beside other sockets that are shared too; connections are spread over those that listen.
+    """
     family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
         0
     ]
@@ -37,10 +40,23 @@ def bind(host: str, port: int) -> socket.socket:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6 and host != "::":
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if share:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.bind(address)
     except OSError:
         bound.close()
         raise
+    return bound
+
+
+def reserve(host: str, port: int) -> socket.socket:
+    """A bound socket that keeps an address for others that are bound with `share`. Raises OSError where it is in use.
+
+    It never listens, so that nothing is sent its way. Bound alone, and shared only then: of two bridges that start at
+    once one fails.
+    """
+    bound = bind(host, port)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     return bound
 
 

@@ -43,8 +43,9 @@ class HttpServer:
         drain_s: float,
         body_timeout_s: float,
         idle_timeout_s: float,
+        share_port: bool,
     ) -> None:
-        self.host, self.port = host, port
+        self.host, self.port, self._share_port = host, port, share_port
         self._name, self._handler, self._admission = name, handler, admission
         self._drain_s, self._body_timeout_s, self._idle_timeout_s = drain_s, body_timeout_s, idle_timeout_s
 
@@ -78,7 +79,7 @@ class HttpServer:
     async def _listen(self, runner: web.AppRunner) -> None:
         for host in listening_hosts(self.host):
             try:
-                sock = bind(host, self.port)
+                sock = bind(host, self.port, share=self._share_port)
                 self.port = sock.getsockname()[1]
                 await web.SockSite(runner, sock).start()
             except OSError as exc:

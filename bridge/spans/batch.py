@@ -1,5 +1,6 @@
 """A batch of spans: columns beside the spans' own bytes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
@@ -53,6 +54,32 @@ class PayloadBlock:
     def __len__(self) -> int:
         return int(self.context.size)
 
+    @classmethod
+    def concatenate(cls, blocks: "Sequence[PayloadBlock]") -> "PayloadBlock":
+        """The spans of at least one block, in order; equal contexts become one.
+
+        Raises ValueError where the formats of the blocks differ.
+        """
+        n, end = sum(map(len, blocks)), 0
+        offsets, context = np.zeros(n + 1, np.int64), np.empty(n, np.uint32)
+        contexts: dict[Context, int] = {}
+        parts, at = [], 0
+        for block in blocks:
+            if block.format != blocks[0].format:
+                raise ValueError(f"PayloadBlock: {block.format.name} beside {blocks[0].format.name}")
+            first, last, after = int(block.offsets[0]), int(block.offsets[-1]), at + len(block)
+            np.add(block.offsets[1:], end - first, out=offsets[at + 1 : after + 1])
+            positions = [contexts.setdefault(around, len(contexts)) for around in block.contexts]
+            context[at:after] = positions[0] if len(positions) == 1 else np.array(positions, np.uint32)[block.context]
+            parts.append(memoryview(block.data)[first:last])
+            at, end = after, end + last - first
+        return cls(blocks[0].format, b"".join(parts), offsets, tuple(contexts), context)
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of its spans."""
+        return int(self.offsets[-1] - self.offsets[0])
+
     def span(self, row: int) -> bytes:
         """The bytes of one span."""
         return self.data[int(self.offsets[row]) : int(self.offsets[row + 1])]
@@ -71,6 +98,14 @@ class SpanBatch:
 
     def __len__(self) -> int:
         return len(self.columns)
+
+    @classmethod
+    def concatenate(cls, batches: "Sequence[SpanBatch]") -> "SpanBatch":
+        """The spans of at least one batch, in order. Raises ValueError where the formats of their payload differ."""
+        if len(batches) == 1:
+            return batches[0]
+        columns = SpanColumns.concatenate([batch.columns for batch in batches])
+        return cls(columns, PayloadBlock.concatenate([batch.payload for batch in batches]))
 
     def with_columns(self, columns: SpanColumns) -> "SpanBatch":
         """The same spans under other columns."""

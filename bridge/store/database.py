@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import anyio
 from anyio import to_thread
-from sqlalchemy import URL, Connection, Engine, Row, Select, create_engine, event, insert, inspect, select
+from sqlalchemy import URL, Connection, Engine, Row, Select, create_engine, event, insert, inspect, select, update
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -46,6 +46,7 @@ class Database:
     def __init__(self, path: Path, synchronous: Literal["full", "normal"]) -> None:
         self.path = path
         self._writing = _writing_engine(path, synchronous)
+        self._writer: Connection | None = None
         self._reading = _reading_engine(path)
         self._readers = anyio.CapacityLimiter(READERS)  # whoever waits here can be cancelled; in the pool nobody waits
 
@@ -69,7 +70,7 @@ class Database:
             raise ConfigError(f"inputs.ebpftrace.db_path: {self.path} is a database, but not one of the bridge's")
         missing = set(tables.metadata.tables) - names
         version = connection.execute(select(tables.store.c.version)).scalar_one_or_none()
-        if version is None or (missing and version == tables.STORE_VERSION):
+        if version is None or (missing and version <= tables.STORE_VERSION):
             raise Damaged(f"without {', '.join(sorted(missing)) or 'a version'}")
         if version > tables.STORE_VERSION:
             raise ConfigError(
@@ -79,16 +80,21 @@ class Database:
         return False
 
     def _begin(self, empty: bool) -> None:
-        with self._writing.begin() as connection:
+        with self.transaction() as connection:
             if empty:
                 tables.metadata.create_all(connection)
                 connection.execute(insert(tables.store).values(version=tables.STORE_VERSION))
+            else:  # an older version's rows stay as they are, and can be read
+                connection.execute(update(tables.store).values(version=tables.STORE_VERSION))
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Write; committed when the context is left without an error. Raises StoreUnavailable, then nothing is kept."""
         try:
-            with self._writing.begin() as connection:
+            # kept: a connection of SQLAlchemy's costs more to make than a small transaction
+            connection = self._writer = self._writer or self._writing.connect()
+            with connection.begin():
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
                 yield connection
         except DBAPIError as exc:
             raise self._unavailable(exc) from exc
@@ -113,11 +119,21 @@ class Database:
                     done = await connection.run_sync(work)
         return done
 
+    async def stop_writing(self) -> None:
+        """Close the connection that writes: from now on another process does."""
+        await to_thread.run_sync(self._dispose_writer)
+
     async def close(self) -> None:
         """Close all connections; the last one to go copies the log over and removes it. Not to be cancelled."""
         with anyio.CancelScope(shield=True):
             await self._reading.dispose()
-            await to_thread.run_sync(self._writing.dispose)
+            await to_thread.run_sync(self._dispose_writer)
+
+    def _dispose_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        self._writing.dispose()
 
     def _unavailable(self, exc: DBAPIError) -> StoreUnavailable:
         return StoreUnavailable(f"{self.path}: {exc.orig}")
@@ -163,11 +179,6 @@ def _writing_engine(path: Path, synchronous: str) -> Engine:
         connect_args={**_connect_args(), "check_same_thread": False},
     )
     _set_up(engine, _writer_pragmas(synchronous))
-
-    def begun(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    event.listen(engine, "begin", begun)
     return engine
 
 
@@ -184,6 +195,22 @@ def _reading_engine(path: Path) -> AsyncEngine:
         pool_reset_on_return=None,
     )
     _set_up(engine.sync_engine, ("query_only = ON",))
+    return engine
+
+
+def blocking_reader(path: Path) -> Engine:
+    """An engine for one connection that reads, in whatever thread: what `Database.read` does without its hops."""
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        poolclass=QueuePool,
+        pool_size=1,
+        max_overflow=0,
+        connect_args={**_connect_args(), "check_same_thread": False},
+        isolation_level="AUTOCOMMIT",
+        skip_autocommit_rollback=True,
+        pool_reset_on_return=None,
+    )
+    _set_up(engine, ("query_only = ON",))
     return engine
 
 

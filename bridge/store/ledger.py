@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from bridge.store.numbers import writer_of
+
 _NEVER = -(1 << 63)
 _ALL_PASSED = 1 << 62
 
@@ -45,6 +47,7 @@ class Ledger:
     """Batches, ticks and cursors as the database has them."""
 
     def __init__(self, last_batch: int = 0, last_tick: int = 0, cursors: Mapping[str, int] | None = None) -> None:
+        """last_batch: the newest of the writer this ledger numbers batches for; others' may be noted, too."""
         self.last_batch, self.last_tick = last_batch, last_tick
         self.cursors = dict(cursors or {})
         self._batches: dict[int, _Batch] = {}
@@ -65,7 +68,8 @@ class Ledger:
 
     def appended(self, number: int, spans: int) -> list[int]:
         """A batch is stored; returns it at once if its payload is needed by nobody, as that of an empty one."""
-        self.last_batch = max(self.last_batch, number)
+        if writer_of(number) == writer_of(self.last_batch):
+            self.last_batch = max(self.last_batch, number)
         self._batches[number] = _Batch(spans)
         if not spans:
             heapq.heappush(self._whole, (0, number))
@@ -107,6 +111,14 @@ class Ledger:
     def ticks_of(self, number: int) -> list[int]:
         """Numbers of the ticks in which rows of this batch left, ascending."""
         return self._batches[number].ticks
+
+    def has_batch(self, number: int) -> bool:
+        """Whether this batch is stored."""
+        return number in self._batches
+
+    def batches_of(self, tick: int) -> int:
+        """How many stored batches this tick mentions."""
+        return self._ticks[tick].batches
 
     def has_tick(self, number: int) -> bool:
         """Whether this tick is stored."""

@@ -5,6 +5,11 @@ from numpy.typing import NDArray
 
 from bridge.spans import Departure, LinkedSpans, Outcome, PayloadBlock, SpanLinks
 
+try:
+    from bridge.store import _packing
+except ImportError:  # not built
+    _packing = None  # type: ignore[assignment]
+
 CUT_BELOW = 0.5
 """When less than this share of a batch leaves, its spans are copied out, and a tick does not hold on to the rest."""
 
@@ -64,9 +69,20 @@ class LinkedSpansBuilder:
 def cut(block: PayloadBlock, rows: NDArray[np.uint32]) -> PayloadBlock:
     """These rows of a block, in this order, as a block of their own."""
     starts, ends = block.offsets[rows], block.offsets[rows.astype(np.int64) + 1]
-    data = b"".join([block.data[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)])
-    offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(ends - starts)))
+    offsets = np.zeros(rows.size + 1, np.int64)
+    np.cumsum(ends - starts, out=offsets[1:])
+    data = gathered(block.data, starts, ends)
     return PayloadBlock(block.format, data, offsets, block.contexts, block.context[rows])
+
+
+def gathered_plain(data: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> bytes:
+    """Every data[starts[i]:ends[i]], one after another. Raises ValueError for ranges that are not in the data."""
+    if starts.size != ends.size or (starts < 0).any() or (ends < starts).any() or (ends > len(data)).any():
+        raise ValueError("gathered: ranges that are not in the data")
+    return b"".join([data[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)])
+
+
+gathered = gathered_plain if _packing is None else _packing.gathered
 
 
 def _moved(links: SpanLinks, rows: NDArray[np.int64], n: int) -> SpanLinks:

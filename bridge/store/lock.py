@@ -16,8 +16,11 @@ LOCK_FILE = "espan.lock"
 
 
 @asynccontextmanager
-async def owned(folder: Path, wait_s: float) -> AsyncIterator[None]:
+async def owned(folder: Path, wait_s: float) -> AsyncIterator[int]:
     """Own the folder while the context is open; waits up to `wait_s` for another owner to let go.
+
+    Yields the descriptor of the lock. A process that inherits it shares the lock: the folder is free when all of them
+    have closed it or ended.
 
     Raises ConfigError, which names the folder and the pid of the owner, or the reason it cannot be locked.
     """
@@ -38,7 +41,7 @@ async def owned(folder: Path, wait_s: float) -> AsyncIterator[None]:
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         except OSError as exc:
             raise ConfigError(f"inputs.ebpftrace.db_path: cannot lock {folder}: {exc.strerror}") from exc
-        yield
+        yield descriptor
     finally:
         request.withdraw()
 

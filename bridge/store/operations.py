@@ -6,7 +6,8 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, UpdateBase, bindparam, delete, insert, select, update
+from sqlalchemy.dialects import sqlite
 
 from bridge.spans import SCHEMA_VERSION, Departure, Outcome, SpanBatch
 from bridge.store import tables
@@ -22,15 +23,26 @@ from bridge.store.rows import (
     unpack_departure,
 )
 
-Row = dict[str, Any]
+Row = tuple[Any, ...]
 
-# statements are made once: building one costs as much as running it
-_ADD_BATCH, _ADD_PAYLOAD, _ADD_TICK = insert(tables.batches), insert(tables.payloads), insert(tables.ticks)
-_MOVE_CURSOR = update(tables.cursors).where(tables.cursors.c.exporter == bindparam("name")).values(tick=bindparam("to"))
+
+def _sql(statement: UpdateBase) -> str:
+    """The statement as the driver takes it: made once, as SQLAlchemy's way to it costs more than running it."""
+    return str(statement.compile(dialect=sqlite.dialect()))
+
+
+_ADD_BATCH, _ADD_PAYLOAD, _ADD_TICK = (
+    _sql(insert(tables.batches)),
+    _sql(insert(tables.payloads)),
+    _sql(insert(tables.ticks)),
+)
+_MOVE_CURSOR = _sql(
+    update(tables.cursors).where(tables.cursors.c.exporter == bindparam("name")).values(tick=bindparam("to"))
+)
 _DROPS = {
-    "payloads": delete(tables.payloads).where(tables.payloads.c.batch == bindparam("gone")),
-    "batches": delete(tables.batches).where(tables.batches.c.number == bindparam("gone")),
-    "ticks": delete(tables.ticks).where(tables.ticks.c.number == bindparam("gone")),
+    "payloads": _sql(delete(tables.payloads).where(tables.payloads.c.batch == bindparam("gone"))),
+    "batches": _sql(delete(tables.batches).where(tables.batches.c.number == bindparam("gone"))),
+    "ticks": _sql(delete(tables.ticks).where(tables.ticks.c.number == bindparam("gone"))),
 }
 
 
@@ -70,20 +82,13 @@ class Append:
     def prepare(self, ledger: Ledger) -> None:
         self.first = ledger.last_batch + 1
         for number, (batch, arrival_ns) in enumerate(self.batches, self.first):
-            self._rows.append(
-                {
-                    "number": number,
-                    "arrival_ns": arrival_ns,
-                    "spans": len(batch),
-                    "schema_version": SCHEMA_VERSION,
-                    "columns": pack_columns(batch.columns, SCHEMA_VERSION),
-                }
-            )
-            self._payloads.append({"batch": number, "data": pack_payload(batch.payload)})
+            packed = pack_columns(batch.columns, SCHEMA_VERSION)
+            self._rows.append((number, arrival_ns, len(batch), SCHEMA_VERSION, packed))
+            self._payloads.append((number, pack_payload(batch.payload)))
 
     def execute(self, connection: Connection) -> None:
-        connection.execute(_ADD_BATCH, self._rows)
-        connection.execute(_ADD_PAYLOAD, self._payloads)
+        connection.exec_driver_sql(_ADD_BATCH, self._rows)
+        connection.exec_driver_sql(_ADD_PAYLOAD, self._payloads)
 
     def note(self, ledger: Ledger) -> list[int]:
         passed = []
@@ -102,23 +107,18 @@ class Tick:
     number: int = 0
     _numbers: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     _counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    _row: Row = field(default_factory=dict)
+    _row: Row = ()
 
     def prepare(self, ledger: Ledger) -> None:
         """Raises ValueError where more rows of a batch leave than wait in it."""
         self._numbers, self._counts = np.unique(self.departure.batch, return_counts=True)
         ledger.check(self._numbers, self._counts)
         self.number = ledger.last_tick + 1
-        self._row = {
-            "number": self.number,
-            "left_ns": self.left_ns,
-            "version": DECISIONS_VERSION,
-            "counts": pack_counts(self._numbers, self._counts),
-            "departure": pack_departure(self.departure),
-        }
+        counts = pack_counts(self._numbers, self._counts)
+        self._row = (self.number, self.left_ns, DECISIONS_VERSION, counts, pack_departure(self.departure))
 
     def execute(self, connection: Connection) -> None:
-        connection.execute(_ADD_TICK, [self._row])
+        connection.exec_driver_sql(_ADD_TICK, self._row)
 
     def note(self, ledger: Ledger) -> list[int]:
         return ledger.left(self.number, self.left_ns, self._numbers, self._counts)
@@ -176,7 +176,7 @@ class Advance:
         self.tick = max(self.tick, ledger.cursors[self.exporter])
 
     def execute(self, connection: Connection) -> None:
-        connection.execute(_MOVE_CURSOR, [{"name": self.exporter, "to": self.tick}])
+        connection.exec_driver_sql(_MOVE_CURSOR, (self.tick, self.exporter))
 
     def note(self, ledger: Ledger) -> list[int]:
         return ledger.moved({**ledger.cursors, self.exporter: self.tick})
@@ -196,7 +196,7 @@ class Forget:
         for kind, statement in _DROPS.items():
             numbers: list[int] = getattr(self.due, kind)
             if numbers:
-                connection.execute(statement, [{"gone": number} for number in numbers])
+                connection.exec_driver_sql(statement, [(number,) for number in numbers])
 
     def note(self, ledger: Ledger) -> list[int]:
         ledger.dropped(self.due)

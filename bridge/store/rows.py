@@ -24,7 +24,7 @@ from bridge.spans import (
     SpanLinks,
     Table,
 )
-from bridge.store.packing import Damaged, compress, decompress, pack_arrays, unpack_arrays
+from bridge.store.packing import Damaged, compress, decompress, decompress_all, pack_arrays, unpack_arrays
 
 T = TypeVar("T", bound=Table)
 
@@ -76,30 +76,33 @@ def unpack_columns(data: bytes, version: int) -> SpanColumns:
 
 
 def pack_payload(block: PayloadBlock) -> bytes:
-    """The bytes of a batch's spans and what surrounds them, compressed."""
+    """The bytes of a batch's spans in a section of their own, behind what surrounds them."""
     lengths = np.diff(block.offsets)
     around = [part for c in block.contexts for part in (c.resource_spans, c.scope_spans)]
     sizes = np.array([len(part) for part in around], np.int64)
     heads = pack_arrays([lengths, block.context, sizes])
-    first = int(block.offsets[0])
-    data = block.data[first : int(block.offsets[-1])]
-    return compress(_PAYLOAD_HEAD.pack(block.format), heads, *around, data)
+    data = memoryview(block.data)[int(block.offsets[0]) : int(block.offsets[-1])]
+    return compress(_PAYLOAD_HEAD.pack(block.format), heads, *around) + compress(data)
 
 
 def unpack_payload(data: bytes) -> PayloadBlock:
     """The block that was packed, its data beginning at offset 0. Raises Damaged."""
-    raw = decompress(data)
+    sections = decompress_all(data)
     try:
+        raw = sections[0]
         payload_format = PayloadFormat(_PAYLOAD_HEAD.unpack_from(raw)[0])
         (lengths, context, sizes), at = unpack_arrays(raw, (np.int64, np.uint32, np.int64), _PAYLOAD_HEAD.size)
         ends = [at, *(at + np.cumsum(sizes)).tolist()]
         around = [raw[a:b] for a, b in pairwise(ends)]
         contexts = tuple(Context(*pair) for pair in zip(around[::2], around[1::2], strict=True))
-        offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)))
-        if ends[-1] + int(offsets[-1]) != len(raw):
+        # earlier versions wrote one section, of which the spans are the rest
+        _, spans = sections if len(sections) > 1 else (raw, raw[ends[-1] :])
+        offsets = np.zeros(lengths.size + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        if int(offsets[-1]) != len(spans):
             raise Damaged("payload is longer or shorter than its spans")
-        return PayloadBlock(payload_format, raw[ends[-1] :], offsets, contexts, context)
-    except (struct.error, ValueError) as exc:
+        return PayloadBlock(payload_format, spans, offsets, contexts, context)
+    except (struct.error, ValueError, IndexError) as exc:
         raise Damaged(str(exc)) from exc
 
 

@@ -1,37 +1,34 @@
 """The store on SQLite: what the parts of this package do together."""
 
 import logging
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
-import anyio
 from anyio import to_thread
 
-from bridge.component import SpanStore, StoredBatch
+from bridge.component import Arrival, SpanStore, StoredBatch
 from bridge.errors import ConfigError, StoreUnavailable
-from bridge.spans import Departure, LinkedSpans, SpanBatch
-from bridge.store.cache import PayloadCache, block_bytes
+from bridge.spans import Departure, LinkedSpans
+from bridge.store.cache import PayloadCache
+from bridge.store.committing import CommittingStore
 from bridge.store.database import Database, set_aside
+from bridge.store.dropping import Drop, part_of
 from bridge.store.ledger import Ledger
 from bridge.store.lock import owned
-from bridge.store.operations import Advance, Append, Forget, Operation, Register, Tick
+from bridge.store.numbers import OWN, file_of
+from bridge.store.operations import Advance, Forget, Operation, Register, Tick
 from bridge.store.packing import Damaged
 from bridge.store.restart import BatchReader, read_ledger
+from bridge.store.shards import Shards
 from bridge.store.tick_reader import TickReader
-from bridge.store.writer import Writer
 from bridge.telemetry import Instruments
 
 logger = logging.getLogger(__name__)
 
-Op = TypeVar("Op", bound=Operation)
 
-DATABASE_FILE = "espan.db"
-
-
-class SqliteStore(SpanStore):
+class SqliteStore(CommittingStore, SpanStore):
     """A `SpanStore` in the folder `path`, which is made where it is missing.
 
     `queue_bytes` bounds the batches that wait for their commit; beyond it `append` raises Throttled. Payload that is
@@ -47,17 +44,19 @@ class SqliteStore(SpanStore):
         queue_bytes: int = 64 << 20,
         payload_cache_bytes: int = 16 << 20,
         lock_wait_s: float = 10,
+        ingest_processes: int = 0,
         instruments: Instruments,
     ) -> None:
-        self._folder, self._lock_wait_s, self._instruments = path, lock_wait_s, instruments
-        self._ledger = Ledger()
-        self._cache = PayloadCache(payload_cache_bytes)
-        self._database = Database(path / DATABASE_FILE, synchronous)
-        self._ticks = TickReader(self._database, self._cache)
-        self._writing = anyio.CapacityLimiter(1)  # of its own: a commit never waits for other work in threads
-        self._writer: Writer[Operation] = Writer(self._perform, queue_bytes)
-        self.unavailable = ""
-        """Why the last commit failed, "" when it did not."""
+        """ingest_processes: how many append to files of their own, through `IngestStore`, while this one is open."""
+        database, cache = Database(file_of(path, OWN), synchronous), PayloadCache(payload_cache_bytes)
+        super().__init__(database, Ledger(), cache, queue_bytes, instruments)
+        self._folder, self._lock_wait_s = path, lock_wait_s
+        self._databases = {OWN: database}
+        self._ticks = TickReader(self._databases, cache, lambda number: self._ledger.has_batch(number))
+        self.shards = Shards(path, ingest_processes, synchronous)
+        """What other processes write, or wrote."""
+        self.lock_descriptor = -1
+        """Of the lock on the folder, for processes that share it."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -66,37 +65,24 @@ class SqliteStore(SpanStore):
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
             raise ConfigError(f"inputs.ebpftrace.db_path: cannot make {self._folder}: {exc.strerror}") from exc
-        async with owned(self._folder, self._lock_wait_s):
+        async with owned(self._folder, self._lock_wait_s) as self.lock_descriptor:
             try:
                 await self._open()
-                async with anyio.create_task_group() as tasks:
-                    self._writer.open = True
-                    tasks.start_soon(self._writer.run)
-                    try:
-                        yield
-                    finally:
-                        self._writer.close()
+                async with self._committing():
+                    yield
             finally:
-                await self._database.close()
+                await self._close()
 
-    async def append(self, batch: SpanBatch, arrival_ns: int) -> int:
-        """See `SpanStore.append`. What arrives while a commit is under way goes into the next one together."""
-        cost = block_bytes(batch.payload)
-        self._writer.admit(cost)
-        pending = self._writer.newest
-        if pending is not None and isinstance(pending.operation, Append):
-            append = pending.operation
-        else:
-            append = Append(self._cache)
-            pending = self._writer.submit(append)
-        self._writer.add_cost(pending, cost)
-        position = append.add(batch, arrival_ns)
-        await pending.committed()
-        return append.first + position
+    async def arrivals(self) -> list[Arrival]:
+        """Batches that other processes committed since the start or the last call, as they arrived.
+
+        Not to be cancelled: what was read already would be given to nobody.
+        """
+        return await self.shards.arrivals(self._ledger.appended)
 
     async def recover(self) -> AsyncIterator[StoredBatch]:
         """See `SpanStore.recover`. Raises StoreUnavailable where the file cannot be read at present."""
-        async for stored in BatchReader(self._database, self._ledger).read():
+        async for stored in BatchReader(self._databases, self._ledger).read():
             yield stored
 
     async def commit_tick(self, departure: Departure, left_ns: int) -> int:
@@ -133,47 +119,40 @@ class SqliteStore(SpanStore):
         await self._commit(Advance(exporter, tick))
 
     async def forget(self, before_ns: int) -> int:
-        """See `SpanStore.forget`."""
-        return len((await self._commit(Forget(before_ns))).due.batches)
+        """See `SpanStore.forget`. What lies in other files goes first: decisions on it may only go after it."""
+        if not self.shards:
+            return len((await self._commit(Forget(before_ns))).due.batches)
+        if self.shards.stopping:
+            return 0
+        due = self._ledger.due(before_ns)
+        await self.shards.drop(due)
+        await self._commit(Drop(part_of(due, OWN, due.ticks), due))
+        await self.shards.remove_empty(self._databases)
+        return len(due.batches)
 
     async def _open(self) -> None:
         try:
             await self._load()
         except Damaged as exc:
-            await self._database.close()
+            await self._close()
             await to_thread.run_sync(set_aside, self._database.path, str(exc))
+            await to_thread.run_sync(self.shards.set_aside, f"{self._database.path.name}: {exc}")
             await self._load()
 
     async def _load(self) -> None:
         await self._database.open()
         try:
-            self._ledger = await read_ledger(self._database)
+            sizes = await self.shards.open(self._databases)
+            self._ledger, last = await read_ledger(self._database, sizes)
         except StoreUnavailable as exc:
             raise ConfigError(f"inputs.ebpftrace.db_path: cannot read {exc}") from exc
+        self.shards.start_after(last)
 
-    async def _commit(self, operation: Op) -> Op:
-        await self._writer.submit(operation).committed()
-        return operation
+    async def _close(self) -> None:
+        await self.shards.close()
+        for database in self._databases.values():
+            await database.close()
 
     async def _perform(self, operation: Operation) -> None:
-        """One transaction. The ledger hears of it once it is committed, and never of one that failed."""
-        try:
-            await to_thread.run_sync(self._write, operation, limiter=self._writing)
-        except StoreUnavailable as exc:
-            if not self.unavailable:
-                logger.error("nothing can be committed; senders are told to try again", extra={"reason": str(exc)})  # noqa: TRY400 -- an expected state, not a bug: no traceback
-            self.unavailable = str(exc)
-            raise
-        if self.unavailable:
-            logger.warning("commits work again")
-            self.unavailable = ""
-        for number in operation.note(self._ledger):
-            self._cache.drop(number)
+        await super()._perform(operation)
         self._ticks.passed(self._ledger.passed_tick)
-
-    def _write(self, operation: Operation) -> None:
-        operation.prepare(self._ledger)
-        started = time.perf_counter()
-        with self._database.transaction() as connection:
-            operation.execute(connection)
-        self._instruments.commit_duration.record(time.perf_counter() - started)

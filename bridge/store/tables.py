@@ -5,8 +5,11 @@ Numbers come from AUTOINCREMENT's book-keeping, so that they go on growing when 
 
 from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, Table, Text
 
-STORE_VERSION = 1
-"""Version of these tables. A change that an older bridge cannot read is a new version, with a migration."""
+STORE_VERSION = 2
+"""Version of these tables. A change that an older bridge cannot read is a new version, with a migration.
+
+2: what is packed says how it is compressed (bridge.store.packing). Rows of version 1 are read as they are.
+"""
 
 metadata = MetaData()
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -12,9 +13,11 @@ from sqlalchemy import Row, bindparam, select
 from bridge.spans import Decisions, Departure, LinkedSpans, SpanLinks
 from bridge.store import tables
 from bridge.store.cache import PayloadCache
-from bridge.store.database import READERS, Database
+from bridge.store.database import READERS
 from bridge.store.linked import LinkedSpansBuilder
+from bridge.store.numbers import OWN, by_writer
 from bridge.store.packing import Damaged
+from bridge.store.restart import Databases
 from bridge.store.rows import unpack_departure, unpack_payload
 
 logger = logging.getLogger(__name__)
@@ -35,8 +38,9 @@ class TickReader:
     As many ticks are read at once as there are connections: each holds some megabytes meanwhile.
     """
 
-    def __init__(self, database: Database, cache: PayloadCache) -> None:
-        self._database, self._cache = database, cache
+    def __init__(self, databases: Databases, cache: PayloadCache, has_batch: Callable[[int], bool]) -> None:
+        """has_batch: whether the batch of this number is stored."""
+        self._databases, self._cache, self._has_batch = databases, cache, has_batch
         self._reading = anyio.CapacityLimiter(READERS)
         self._unpacking = anyio.CapacityLimiter(READERS)  # of its own: it never waits for other work in threads
         self._shared: OrderedDict[int, LinkedSpans] = OrderedDict()
@@ -76,29 +80,38 @@ class TickReader:
             builder, stored = await to_thread.run_sync(self._begin, number, row, limiter=self._unpacking)
         except Damaged as exc:
             return _lost(number, exc)
-        for at in range(0, len(stored), PAGE):
-            payloads = await self._payloads(builder, stored[at : at + PAGE])
-            await to_thread.run_sync(self._add, builder, payloads, limiter=self._unpacking)
+        for writer, batches in by_writer(stored):
+            for at in range(0, len(batches), PAGE):
+                payloads = await self._payloads(builder, writer, batches[at : at + PAGE])
+                await to_thread.run_sync(self._add, builder, payloads, limiter=self._unpacking)
         return await to_thread.run_sync(builder.finish, limiter=self._unpacking)
 
     async def _departure(self, number: int) -> Row[Any]:
-        rows = await self._database.read(_DEPARTURE, tick=number)
+        rows = await self._databases[OWN].read(_DEPARTURE, tick=number)
         if not rows:
             raise LookupError(f"tick {number} is not stored")
         return rows[0]
 
-    async def _payloads(self, builder: LinkedSpansBuilder, batches: list[int]) -> list[tuple[int, bytes]]:
-        """Payload of these batches, without those on pages of the file that are damaged."""
+    async def _payloads(self, builder: LinkedSpansBuilder, writer: int, batches: list[int]) -> list[tuple[int, bytes]]:
+        """Payload of these batches of one writer, without those on pages of its file that are damaged."""
+        database = self._databases.get(writer)
         try:
-            rows = await self._database.read(_PAYLOADS, batches=batches)
+            rows = await database.read(_PAYLOADS, batches=batches) if database else []
         except Damaged as exc:
             if len(batches) > 1:
-                return [found for batch in batches for found in await self._payloads(builder, [batch])]
+                return [found for batch in batches for found in await self._payloads(builder, writer, [batch])]
             _log_damaged(builder, batches[0], exc)
             return []
         if len(rows) < len(batches):
-            raise LookupError(f"payload of tick {builder.tick} is not stored any more")
+            self._check_missing(builder, writer, set(batches) - {row.batch for row in rows})
         return [(row.batch, row.data) for row in rows]
+
+    def _check_missing(self, builder: LinkedSpansBuilder, writer: int, batches: set[int]) -> None:
+        """Raise LookupError unless the batches went with a file that was set aside, which is told as damage is."""
+        if writer == OWN or any(map(self._has_batch, batches)):
+            raise LookupError(f"payload of tick {builder.tick} is not stored any more")
+        for batch in sorted(batches):
+            _log_damaged(builder, batch, Damaged("the file it was in was set aside"))
 
     def _begin(self, number: int, row: Row[Any]) -> tuple[LinkedSpansBuilder, list[int]]:
         """A builder that has what is in the cache, and the batches it still wants. Raises Damaged."""

@@ -56,6 +56,9 @@ class Instruments:
             "{event}",
             "Loops broken, ids in conflict, late children, late parents and the like, by kind",
         )
+        self.worker_restarts = counter(
+            "ingest_process_restarts", "{restart}", "Ingest processes that ended and were started again, by number"
+        )
         self.commit_duration = histogram("store_commit_duration", "Time one group commit took")
         self.tick_duration = histogram("linker_tick_duration", "Time one tick took, linking and commit")
         self.delivery_duration = histogram("exporter_delivery_duration", "Time one delivery attempt took")

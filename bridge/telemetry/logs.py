@@ -6,6 +6,7 @@ Nothing here looks into fields for secrets: what is secret is kept out of them w
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
@@ -18,13 +19,18 @@ def configure_logging(
     level: Literal["debug", "info", "warning", "error"],
     log_format: Literal["console", "json"],
     stream: TextIO | None = None,
+    fields: Mapping[str, object] | None = None,
 ) -> None:
     """Send every log event to the stream (standard error unless told otherwise); replaces what was set up before.
+
+    fields: what every event carries besides its own.
 
     The level is the bridge's own. Libraries speak from warning on: their details are about them, and many.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else ConsoleFormatter())
+    if fields:
+        handler.addFilter(_Adding(fields))
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
@@ -32,6 +38,18 @@ def configure_logging(
     root.setLevel(max(LEVELS[level], logging.WARNING))
     logging.getLogger("bridge").setLevel(LEVELS[level])
     logging.captureWarnings(True)
+
+
+class _Adding(logging.Filter):
+    """Lets every event pass, and adds fields to it."""
+
+    def __init__(self, fields: Mapping[str, object]) -> None:
+        super().__init__()
+        self._fields = fields
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.__dict__.update(self._fields)
+        return True
 
 
 class JsonFormatter(logging.Formatter):

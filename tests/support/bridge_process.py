@@ -20,6 +20,7 @@ END_S = 30.0
 
 CONFIG = """
 shutdown_grace = "{grace}"
+workers = {workers}
 [[inputs.ebpftrace]]
 db_path = "{db_path}"
 window = "{window}"
@@ -49,6 +50,7 @@ class Setup:
     window: str = "1s"
     grace: str = "10s"
     lock_wait: str = "10s"
+    workers: int = 1
     exporters: str = ""
     db_path: Path | None = None
     """None: a folder beside the settings."""
@@ -69,7 +71,7 @@ class Setup:
         path = self.folder / "bridge.toml"
         db_path = self.db_path or self.folder / "store"
         values = {"db_path": db_path, "window": self.window, "grace": self.grace, "lock_wait": self.lock_wait}
-        path.write_text(CONFIG.format(**values, **self.ports) + self.exporters)
+        path.write_text(CONFIG.format(**values, workers=self.workers, **self.ports) + self.exporters)
         return path
 
     def keep_ports(self, bridge: "Bridge") -> None:
@@ -102,14 +104,19 @@ class Bridge:
         """Its process id."""
         return self._process.pid
 
+    def workers(self) -> dict[int, int]:
+        """Process id of each ingest process as it was started last, by its number."""
+        events = [event for event in self.log if event["message"] == "an ingest process has started"]
+        return {event["worker"]: event["pid"] for event in events}
+
     async def ready(self) -> None:
         """Return once its receivers are open."""
         await self.logged("ready")
 
-    async def logged(self, message: str) -> None:
-        """Return once it logged this message."""
+    async def logged(self, message: str, times: int = 1) -> None:
+        """Return once it logged this message so many times."""
         with anyio.fail_after(START_S):
-            while message not in self.messages():
+            while self.messages().count(message) < times:
                 if self._over:
                     raise AssertionError(f"the bridge ended before {message!r}: {self.log} {self.text}")
                 self._news = anyio.Event()

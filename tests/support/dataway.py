@@ -1,12 +1,12 @@
 """A scripted Dataway: reads every body by itself, holds points to the limits Guance has, and answers as it is told.
 
 In a test:      async with running_dataway(["500", "429:0.2"]) as dataway: ... dataway.url
-As a process:   python -m tests.support.dataway [--script 500,hang] [--quick]
+As a process:   python -m tests.support.dataway [--script 500,hang]
 It prints one JSON line with its port and URL, and on SIGTERM one with its totals; GET /totals gives the same.
 
 Answers: ok, lost (takes the points, then answers 503), hang, or a status with an optional Retry-After and an error
 code, like 503, 429:0.2 or 403::beyondDataUsage. Shares no code with the bridge: protobuf is read with a schema of its
-own, line protocol by a reader of its own. With `quick` (for load) protobuf bodies are only searched for span ids.
+own, line protocol by a reader of its own.
 """
 
 import argparse
@@ -23,15 +23,12 @@ from typing import Any
 
 from aiohttp import web
 from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, message_factory
-from isal import igzip
 
 TOKEN = "tkn_0123456789abcdef0123456789abcdef"  # noqa: S105 -- of a workspace that does not exist
 MAX_TAGS, MAX_FIELDS = 256, 1024
 MAX_KEY_BYTES, MAX_TAG_BYTES, MAX_FIELD_BYTES, MAX_NAME_BYTES = 256, 1024, 32 << 20, 1024
 TEXT_FIELDS = ("trace_id", "span_id", "parent_id", "resource")
 NUMBER_FIELDS = ("start", "duration")
-_SPAN_ID = re.compile(rb"\x0a\x07span_id\x5a\x10([0-9a-f]{16})")
-"""A field `span_id` with its 16 digits as protobuf writes it."""
 
 Value = str | int | float | bool | bytes | None
 
@@ -259,8 +256,6 @@ class Dataway:
 
     script: list[Answer] = field(default_factory=list)
     always_answer: Answer = field(default_factory=Answer)
-    quick: bool = False
-    """Count only."""
     max_raw_bytes: int = 1 << 20
     token: str = TOKEN
     points: list[Point] = field(default_factory=list)
@@ -280,7 +275,7 @@ class Dataway:
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by each request; a test may clear it."""
     port: int = 0
-    _ids: set[bytes] = field(default_factory=set)
+    _ids: set[str] = field(default_factory=set)
     _taken: int = 0
     _requests: int = 0
     _refused: int = 0
@@ -308,10 +303,9 @@ class Dataway:
         answer = self.script.pop(0) if self.script else self.always_answer
         self._requests += 1
         self._bytes += len(body)
-        if not self.quick:
-            self.headers.append({k.lower(): v for k, v in request.headers.items()})
-            self.raw_headers.append({k.lower(): v for k, v in request.raw_headers})
-            self.queries.append(request.raw_path.partition("?")[2])
+        self.headers.append({k.lower(): v for k, v in request.headers.items()})
+        self.raw_headers.append({k.lower(): v for k, v in request.raw_headers})
+        self.queries.append(request.raw_path.partition("?")[2])
         try:
             return await self._answer(request, body, answer)
         finally:
@@ -341,18 +335,15 @@ class Dataway:
         if not re.fullmatch(r"dk_[0-9a-z]+", request.headers.get("X-Pkg-Id", "")):
             raise BadBody("X-Pkg-Id")
         zipped = request.headers.get("Content-Encoding") == "gzip"
-        raw = (igzip if self.quick else gzip).decompress(body) if zipped else body
-        if self.quick:
-            ids: list[bytes] = _SPAN_ID.findall(raw)
-        else:
-            points = READERS[request.headers["Content-Type"]](raw)
-            if len(raw) > self.max_raw_bytes and len(points) > 1:
-                raise BadBody(f"{len(raw)} bytes before compression")
-            for point in points:
-                check(point)
-            ids = [str(point.fields["span_id"]).encode() for point in points]
-            self.points += points
-            self.bodies.append(body)
+        raw = gzip.decompress(body) if zipped else body
+        points = READERS[request.headers["Content-Type"]](raw)
+        if len(raw) > self.max_raw_bytes and len(points) > 1:
+            raise BadBody(f"{len(raw)} bytes before compression")
+        for point in points:
+            check(point)
+        ids = [str(point.fields["span_id"]) for point in points]
+        self.points += points
+        self.bodies.append(body)
         if len(ids) != declared:
             raise BadBody(f"X-Points is {declared}, the body has {len(ids)}")
         self._ids.update(ids)
@@ -409,7 +400,7 @@ async def serve(args: argparse.Namespace, say: Callable[[str], None]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    dataway = Dataway(list(parse_script(args.script.split(","))), Answer.parse(args.always), args.quick)
+    dataway = Dataway(list(parse_script(args.script.split(","))), Answer.parse(args.always))
     async with dataway.running(args.port):
         say(json.dumps({"port": dataway.port, "url": dataway.url}))
         await stop.wait()
@@ -421,7 +412,6 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--script", default="", help="answers in order, separated by commas")
     parser.add_argument("--always", default="ok", help="the answer when the script is used up")
-    parser.add_argument("--quick", action="store_true", help="count span ids only, for load")
     asyncio.run(serve(parser.parse_args(), lambda line: print(line, flush=True)))
 
 

@@ -17,13 +17,17 @@ from tests.support.received import Origin, Truth
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 BOUTIQUE = EXAMPLES / "online-boutique"
 BATCH = 512
-RECONNECT = (("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 100))
+CHANNEL = (
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 100),
+    ("grpc.use_local_subchannel_pool", 1),  # each channel has a connection of its own
+)
 
 
 @asynccontextmanager
 async def stock_stub(address: str) -> AsyncIterator[TraceServiceStub]:
     """opentelemetry-proto's own client, which reconnects soon."""
-    async with grpc.aio.insecure_channel(address, RECONNECT) as channel:
+    async with grpc.aio.insecure_channel(address, CHANNEL) as channel:
         yield TraceServiceStub(channel)
 
 

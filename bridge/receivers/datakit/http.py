@@ -94,6 +94,7 @@ class DatakitReceiver:
         drain_s: float = DRAIN_S,
         body_timeout_s: float = BODY_TIMEOUT_S,
         idle_timeout_s: float = IDLE_TIMEOUT_S,
+        share_port: bool = False,
         decode: PointDecoder = decode_points,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -120,6 +121,7 @@ class DatakitReceiver:
             drain_s=drain_s,
             body_timeout_s=body_timeout_s,
             idle_timeout_s=idle_timeout_s,
+            share_port=share_port,
         )
         self._losses = Losses()
         self._started_s = 0.0

@@ -31,6 +31,8 @@ _OTHER_SIGNALS = "/opentelemetry.proto.collector."
 _DETAILS_KEY = "grpc-status-details-bin"
 # More calls of one connection wait at their sender; here each could hold a body before admission sees it.
 _CALLS_PER_CONNECTION = 100
+# Clients are asked to connect again, which they do without failing a call; calls under way may take the latter.
+_SHARED_AGES = (("grpc.max_connection_age_ms", 60_000), ("grpc.max_connection_age_grace_ms", 30_000))
 # How long a client may take to receive the answer to a call that was cancelled because the receiver stops.
 _ANSWER_S = 1.0
 # How long health watchers may take to be told; without any a stop does not wait.
@@ -55,13 +57,16 @@ class GrpcReceiver:
         max_request_bytes: int = MAX_REQUEST_BYTES,
         max_in_flight_bytes: int = MAX_IN_FLIGHT_BYTES,
         drain_s: float = DRAIN_S,
+        share_port: bool = False,
         decode: Decoder = decode_request,
     ) -> None:
-        """`drain_s`: how long calls in flight may take to be answered once the receiver stops."""
+        """`drain_s`: how long calls in flight may take to be answered once the receiver stops; `share_port`: other
+        processes listen on the same port."""
         self.host = host
         self.port = port
         self._max_request_bytes = max_request_bytes
         self._drain_s = drain_s
+        self._share_port = share_port
         self._decode = decode
         self._intake = Intake(
             receiver=self.name, consumer=consumer, instruments=instruments, max_in_flight_bytes=max_in_flight_bytes
@@ -89,10 +94,13 @@ class GrpcReceiver:
                 await self._stop(server)
 
     def _server(self) -> grpc.aio.Server:
+        # connections stay where they are: of several processes one would have those that came while it was alone
+        ages = _SHARED_AGES if self._share_port else ()
         server = grpc.aio.server(
             options=[
+                *ages,
                 # a second server on the same port must fail to bind, not take half of the calls
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(self._share_port)),
                 ("grpc.max_receive_message_length", self._max_request_bytes),
                 ("grpc.max_concurrent_streams", _CALLS_PER_CONNECTION),
             ]

@@ -61,13 +61,15 @@ class HttpReceiver:
         drain_s: float = DRAIN_S,
         body_timeout_s: float = BODY_TIMEOUT_S,
         idle_timeout_s: float = IDLE_TIMEOUT_S,
+        share_port: bool = False,
         decode: Decoder = decode_request,
         decode_json: Decoder = decode_json,
     ) -> None:
         """Limits in bytes hold for a body before and after decompression.
 
         `body_timeout_s`: how long one body may take to arrive; `idle_timeout_s`: how long a connection may stay
-        without a whole request head; `drain_s`: how long requests in flight may take once the receiver stops.
+        without a whole request head; `drain_s`: how long requests in flight may take once the receiver stops;
+        `share_port`: other processes listen on the same port.
         """
         self._max_request_bytes = max_request_bytes
         self._body_timeout_s = body_timeout_s
@@ -87,6 +89,7 @@ class HttpReceiver:
             drain_s=drain_s,
             body_timeout_s=body_timeout_s,
             idle_timeout_s=idle_timeout_s,
+            share_port=share_port,
         )
 
     @property

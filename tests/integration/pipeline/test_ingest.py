@@ -1,5 +1,6 @@
 """Ingest on the real store: committed before it returns, whole or not at all, bounded."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -7,9 +8,11 @@ import pytest
 
 from bridge.component import StoredBatch
 from bridge.errors import StoreUnavailable, Throttled
-from bridge.spans import SpanBatch
+from bridge.pipeline.ingest import SMALL_SPANS
+from bridge.spans import PayloadFormat, SpanBatch
 from bridge.store import SqliteStore
 from tests.support.bridge_parts import Parts, espan_batches, ids_of, running_parts
+from tests.support.stored import random_batch
 
 
 async def stored(parts: Parts) -> list[StoredBatch]:
@@ -120,11 +123,78 @@ async def test_a_batch_that_cannot_be_committed_is_not_linked_and_its_sender_kno
 
 
 async def test_arrivals_are_handed_over_in_order_of_their_number(tmp_path: Path) -> None:
-    """Whoever was woken first."""
+    """Whoever was woken first. Batches this large have a row each."""
     async with running_parts(tmp_path) as parts:
         async with anyio.create_task_group() as senders:
-            for batch in espan_batches(2) + espan_batches(2, first=2):
-                senders.start_soon(parts.ingest.consume, batch)
+            for seed in range(10):
+                senders.start_soon(parts.ingest.consume, random_batch(seed, SMALL_SPANS + 1))
         numbers = [arrival.number for arrival in parts.ingest.take()]
         assert numbers == sorted(numbers)
         assert len(numbers) == 10
+
+
+async def test_small_requests_share_a_row(tmp_path: Path) -> None:
+    """What comes while others are being committed is stored and handed to the linker together, each span once."""
+    async with running_parts(tmp_path) as parts:
+        batches = espan_batches(3)
+        async with anyio.create_task_group() as senders:
+            for batch in batches:
+                senders.start_soon(parts.ingest.consume, batch)
+        arrivals, found = parts.ingest.take(), await stored(parts)
+        assert 1 <= len(arrivals) < len(batches)
+        assert [a.number for a in arrivals] == [s.number for s in found]
+        for arrival, kept in zip(arrivals, found, strict=True):
+            assert arrival.columns.span_id.tolist() == kept.columns.span_id.tolist()
+        spans = [i for a in arrivals for i in a.columns.span_id.tolist()]
+        assert sorted(spans) == sorted(i for b in batches for i in b.columns.span_id.tolist())
+
+
+async def test_formats_have_rows_of_their_own(tmp_path: Path) -> None:
+    """OTLP spans and points that come at once: a row holds one format."""
+    batches = [random_batch(seed, 3) for seed in range(20)]
+    formats = {batch.payload.format for batch in batches}
+    assert len(formats) == 2
+    async with running_parts(tmp_path) as parts:
+        async with anyio.create_task_group() as senders:
+            for batch in batches:
+                senders.start_soon(parts.ingest.consume, batch)
+        assert sum(len(a.columns) for a in parts.ingest.take()) == 60
+        assert sum(len(s.columns) for s in await stored(parts)) == 60
+
+
+async def test_what_does_not_fit_beside_others_is_not_kept_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row of gathered requests is bounded; the rest goes its own way, and nothing is lost."""
+    monkeypatch.setattr("bridge.pipeline.ingest.GATHERED_SPANS", 7)
+    async with running_parts(tmp_path) as parts:
+        async with anyio.create_task_group() as senders:
+            for seed in range(20):
+                senders.start_soon(parts.ingest.consume, points(seed, 3))
+        arrivals = parts.ingest.take()
+        assert max(len(a.columns) for a in arrivals) == 6
+        assert sum(len(a.columns) for a in arrivals) == parts.ingest.waiting == 60
+
+
+async def test_senders_whose_requests_failed_together_are_each_told(tmp_path: Path) -> None:
+    """With an error of their own, and nothing of them waits."""
+    errors: list[StoreUnavailable] = []
+
+    async def send(batch: SpanBatch) -> None:
+        with pytest.raises(StoreUnavailable, match="disk full") as refused:
+            await parts.ingest.consume(batch)
+        errors.append(refused.value)
+
+    async with running_parts(tmp_path, store=FullDisk) as parts:
+        async with anyio.create_task_group() as senders:
+            for seed in range(5):
+                senders.start_soon(send, points(seed, 3))
+        assert len(set(map(id, errors))) == 5
+        assert {error.retry_after_s for error in errors} == {1.0}
+        assert parts.ingest.waiting == 0
+
+
+def points(seed: int, n: int) -> SpanBatch:
+    """A batch of n points of random content."""
+    batch = random_batch(seed, n)
+    return SpanBatch(batch.columns, replace(batch.payload, format=PayloadFormat.POINT))

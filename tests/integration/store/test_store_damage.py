@@ -8,7 +8,7 @@ import pytest
 
 from bridge.spans import Departure, Outcome, PayloadBlock, SpanBatch
 from bridge.store.database import PAGE_BYTES
-from bridge.store.sqlite import DATABASE_FILE
+from bridge.store.numbers import DATABASE_FILE
 from tests.integration.store.conftest import MakeStore
 from tests.support.stored import assert_linked, departure_of, random_batch, rows_of
 

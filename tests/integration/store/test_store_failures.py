@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 from bridge.errors import StoreUnavailable, Throttled
-from bridge.store.sqlite import DATABASE_FILE
+from bridge.store.numbers import DATABASE_FILE
 from tests.integration.store.conftest import MakeStore
 from tests.support.stored import assert_same_table, departure_of, random_batch, rows_of
 

@@ -9,7 +9,7 @@ import pytest
 from bridge.errors import ConfigError
 from bridge.store import SqliteStore
 from bridge.store.database import PAGE_BYTES
-from bridge.store.sqlite import DATABASE_FILE
+from bridge.store.numbers import DATABASE_FILE
 from bridge.telemetry import Instruments
 from tests.integration.store.conftest import MakeStore
 from tests.support.stored import departure_of, random_batch, rows_of

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bridge.store.cache import block_bytes
-from bridge.store.sqlite import DATABASE_FILE
+from bridge.store.numbers import DATABASE_FILE
 from tests.integration.store.conftest import MakeStore
 from tests.support.stored import departure_of, random_batch, rows_of
 

@@ -205,6 +205,42 @@ def test_slots_out_of_bounds_are_refused() -> None:
             groups.claim(np.asarray(slots, np.int32), held=False)
 
 
+@pytest.mark.parametrize("order", ["in order", "backwards", "at random", "few times"])
+def test_long_timelines_are_alike(order: str) -> None:
+    """Both indexes find the same earlier entries and exits on lines of hundreds of rows, in whatever order these came,
+    and when most of them have been forgotten."""
+    random = np.random.default_rng(3)
+    n = 1_500
+    at = np.sort(random.integers(1, 60 if order == "few times" else 5_000, n))
+    at = at[::-1].copy() if order == "backwards" else random.permutation(at) if order == "at random" else at
+    ends = at + (10 ** (3.3 * random.random(n))).astype(np.int64)
+    line, rows = random.integers(1, 3, n).astype(np.uint64), np.arange(n, dtype=np.int32)
+    none, entry = np.zeros((n, LANES), np.uint64), random.random(n) < 0.6
+    both, live, found_any = (PlainGroups(), compiled.Groups()), np.zeros(n, np.bool_), 0
+    waiting = np.array([0, 1], np.int32), np.array([1, 2], np.uint64), np.array([1, 2_500]), np.array([2_000, 6_000])
+    for groups in both:
+        groups.add(waiting[0], none[:2], np.ones(2, np.uint8), np.ones(2, np.int64), 1 << 20)
+        groups.open(*waiting)
+    for start in [*range(0, n, 100), n]:
+        came = rows[start : start + 100]
+        entries, alone = came[entry[came]], (~entry[came]).view(np.uint8)
+        live[came] = True
+        gone = rows[live & (random.random(n) < (0.05 if start < n // 2 else 0.3))]
+        live[gone] = False
+        for groups in both:
+            nowhere = np.full(came.size, -1, np.int32)
+            groups.settle(nowhere, came, none[came], alone ^ 1, line[came], at[came], alone)
+            groups.open(entries | LEFT, line[entries], at[entries], ends[entries])
+            groups.forget(gone, 0)
+        assert len({tuple(groups.context(waiting[0], none[:2]).tolist()) for groups in both}) == 1
+        for time in random.integers(0, at.max() + 50, 300):
+            asked = none[:1], np.full(1, 1 + time % 2, np.uint64), np.full(1, time)
+            found = [groups.parents(*asked).tolist() for groups in both]
+            assert found[0] == found[1]
+            found_any += len(found[0])
+    assert found_any > 100
+
+
 @pytest.mark.parametrize(("at_first", "kept_rounds"), [(2, 2), (9, 9), (2, 9), (1, 12)])
 def test_log_of_rows_that_left_wraps_and_grows_alike(at_first: int, kept_rounds: int) -> None:
     """Both indexes find the same earlier rows while thousands leave and are forgotten, which the compiled one keeps in

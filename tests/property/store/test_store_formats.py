@@ -1,6 +1,5 @@
 """What is written is read again, bit by bit; what is not what was written is told apart."""
 
-import contextlib
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from bridge.spans import NO_CLOCKS, SCHEMA_VERSION, ClockOffsets, RowClocks, SpanColumns
 from bridge.store.linked import LinkedSpansBuilder, cut
-from bridge.store.packing import Damaged, compress, decompress, pack_arrays, unpack_arrays
+from bridge.store.packing import Damaged, compress, decompress, decompress_all, pack_arrays, unpack_arrays
 from bridge.store.rows import (
     DECISION_COLUMNS,
     DECISIONS_VERSION,
@@ -26,6 +25,7 @@ from bridge.store.rows import (
     unpack_departure,
     unpack_payload,
 )
+from tests.support.old_rows import old_payload, repacked
 from tests.support.stored import (
     assert_linked,
     assert_same_departure,
@@ -68,19 +68,42 @@ def test_arrays_come_back_bit_by_bit(packed: list[NDArray[np.generic]], before: 
 
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=4), st.data())
 def test_changed_bytes_are_damage(parts: list[bytes], data: st.DataObject) -> None:
-    """Compressed bytes come back as they were; with any byte of the compressed part changed or cut off they do not."""
+    """Compressed bytes come back as they were; with any byte changed, or cut off at the end, they do not."""
     packed = compress(*parts)
     assert decompress(packed) == b"".join(parts)
     at = data.draw(st.integers(0, len(packed) - 1))
     changed = bytearray(packed)
     changed[at] ^= data.draw(st.integers(1, 255))
     for damaged in (bytes(changed), packed[:at]):
-        with contextlib.suppress(Damaged):  # but for bits that mean nothing, such as the level in the header
-            assert decompress(damaged) == b"".join(parts)
-    changed = bytearray(packed)
-    changed[at % 8] ^= 1  # the length
+        with pytest.raises(Damaged):
+            decompress(damaged)
+
+
+@given(st.lists(st.binary(max_size=40), max_size=4))
+def test_sections_follow_one_another(raws: list[bytes]) -> None:
+    """Each is found again; where one is wanted, others are damage."""
+    packed = b"".join(map(compress, raws))
+    assert decompress_all(packed) == raws
+    if len(raws) != 1:
+        with pytest.raises(Damaged):
+            decompress(packed)
+
+
+@settings(max_examples=40)
+@given(SEEDS, SIZES, st.integers(0, 50), st.data())
+def test_rows_of_version_1_are_read(seed: int, n: int, first_offset: int, data: st.DataObject) -> None:
+    """Columns, payload and decisions as earlier versions compressed them; broken ones are damage."""
+    batch = random_batch(seed, n, first_offset=first_offset)
+    departure = departure_of(rows_of((1, n)), seed)
+    columns = repacked(pack_columns(batch.columns, SCHEMA_VERSION))
+    assert_same_table(unpack_columns(columns, SCHEMA_VERSION), batch.columns)
+    payload = old_payload(batch.payload)
+    assert block_spans(unpack_payload(payload)) == block_spans(batch.payload)
+    decisions = repacked(pack_departure(departure))
+    assert_same_departure(unpack_departure(decisions, DECISIONS_VERSION), departure)
+    end = data.draw(st.integers(0, len(payload) - 1))
     with pytest.raises(Damaged):
-        decompress(changed)
+        unpack_payload(payload[:end])
 
 
 @settings(max_examples=40)

@@ -191,7 +191,9 @@ def whole(traces: int) -> list[Row]:
                 client(sender=1, pid=1, tid=trace % 3, start_ns=at, end_ns=at + 6 * MS, thread_trace_id=numbers + 1)
                 | net(numbers + call + 1)
             )
-            rows.append(server(sender=2, pid=2, tid=4 + call, start_ns=at + MS, end_ns=at + 5 * MS, **net(numbers + call + 1)))
+            rows.append(
+                server(sender=2, pid=2, tid=4 + call, start_ns=at + MS, end_ns=at + 5 * MS, **net(numbers + call + 1))
+            )
     for row in rows:
         row["ktime"] = row["start_ns"] - NOON + SECOND
     return numbered(rows)

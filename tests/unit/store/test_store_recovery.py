@@ -21,7 +21,8 @@ def test_rows_come_back_tick_by_tick(sizes: list[int], ticks: list[list[tuple[in
     for number, size in enumerate(sizes):
         for tick, rows in enumerate(ticks):
             if tick not in added and number in {batch for batch, _ in rows}:
-                recovery.add_tick(tick, 100 + tick, departures[tick])
+                mentioned = {batch for batch, _ in rows if batch < len(sizes)}
+                recovery.add_tick(tick, 100 + tick, departures[tick], len(mentioned))
                 added.add(tick)
         columns = random_batch(number, size).columns
         stored = recovery.batch(number, 7, columns)

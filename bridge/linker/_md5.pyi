@@ -1,0 +1,3 @@
+from bridge.linker.trace_ids import U64Array
+
+def trace_ids(first: U64Array, second: U64Array) -> tuple[U64Array, U64Array]: ...

@@ -1,0 +1,302 @@
+"""The bridge's side of its ingest processes: starts them, starts them again, tells them what it holds, stops them."""
+
+import itertools
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+from anyio.abc import Process
+
+import bridge
+from bridge.component import Arrival
+from bridge.config import DatakitReceiverSettings, Settings
+from bridge.errors import ConfigError, StoreUnavailable
+from bridge.pipeline.build import drain_time_s
+from bridge.pipeline.messages import Channel, Drop, Dropped, Failed, Listen, Load, Prepared, Ready, Report, Start, Stop
+from bridge.receivers.addresses import host_port, listening_hosts, reserve
+from bridge.store import SqliteStore
+from bridge.store.ledger import Due
+from bridge.telemetry import Instruments
+from bridge.telemetry.relay import add_counts
+
+logger = logging.getLogger(__name__)
+
+LOAD_S = 0.2
+"""How often workers are told what waits in the linker."""
+ORDER_S = 5.0
+"""How long a worker may take to drop what it is told to."""
+WAITS_S = (0.1, 0.5, 2.0, 5.0, 10.0)
+"""Before a worker is started again: the longer, the more often in a row it ended soon."""
+SOON_S = 30.0
+ANSWER_S = 2.0
+"""How long a worker may take to end, besides what its receivers may."""
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """A process that runs."""
+
+    process: Process
+    channel: Channel
+    prepared: bool = False
+    ready: bool = False
+    unavailable: str = ""
+    told: Load | None = None
+    orders: dict[int, "_Order"] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class _Order:
+    """Something to drop; it has failed until its worker says otherwise."""
+
+    error: str = "the ingest process ended meanwhile"
+    done: anyio.Event = field(default_factory=anyio.Event)
+
+
+class Workers:
+    """Ingest processes number 1 to `workers`, and where the linker gets what they took in (see `Arrivals`)."""
+
+    def __init__(self, settings: Settings, store: SqliteStore, clock_offset_ns: int, instruments: Instruments) -> None:
+        self._settings, self._store, self._clock_offset_ns = settings, store, clock_offset_ns
+        self._instruments = instruments
+        self._numbers = range(1, settings.workers + 1)
+        self._running: dict[int, _Worker] = {}
+        self._orders = itertools.count(1)
+        self._stop, self._changed = anyio.Event(), anyio.Event()
+        self._opened = False
+        """Whether all were ready once."""
+        self._arrivals: list[Arrival] = []
+        self.waiting_in_linker = 0
+        for number in self._numbers:
+            instruments.worker_restarts.add(0, {"worker": str(number)})
+
+    # --- what the linker is given ----------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """See `Arrivals`; what was not collected yet is not known."""
+        return self.waiting_in_linker + sum(len(arrival.columns) for arrival in self._arrivals)
+
+    async def collect(self) -> None:
+        """Read what was committed since the last call."""
+        with anyio.CancelScope(shield=True):
+            self._arrivals += await self._store.arrivals()
+
+    def take(self) -> list[Arrival]:
+        """See `Arrivals`: as they arrived."""
+        taken, self._arrivals = self._arrivals, []
+        self.waiting_in_linker += sum(len(arrival.columns) for arrival in taken)
+        return taken
+
+    # --- processes -------------------------------------------------------------------------------------------------
+
+    def not_ready(self) -> str:
+        """Why spans cannot be taken in as they should, "" when they can."""
+        for number in self._numbers:
+            worker = self._running.get(number)
+            if worker is None or not worker.ready:
+                return f"ingest process {number} is not running"
+            if worker.unavailable:
+                return f"the store cannot commit: {worker.unavailable}"
+        return self._store.shards.unreadable
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Mapping[str, str]]:
+        """Receive while the context is open; yields the address of each receiver by name.
+
+        Leaving it returns when no process is left, all that they acknowledged being committed. Raises ConfigError.
+        """
+        with ExitStack() as kept:
+            settings, addresses = self._reserve_ports(kept)
+            async with anyio.create_task_group() as tasks:
+                for number in self._numbers:
+                    tasks.start_soon(self._keep, number, settings)
+                self._store.shards.drop_in_worker = self._drop
+                try:
+                    await self._all_ready()
+                    tasks.start_soon(self._keep_telling)
+                    yield addresses
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await self._end()
+                tasks.cancel_scope.cancel()
+
+    def _reserve_ports(self, kept: ExitStack) -> tuple[Settings, dict[str, str]]:
+        """Settings of a worker, with ports that are kept until the stack is left, and addresses by receiver."""
+        share, addresses, receivers = len(self._numbers), {}, {}
+        for name, settings in self._settings.receivers:
+            update: dict[str, object] = {"max_in_flight_bytes": max(1, settings.max_in_flight_bytes // share)}
+            if isinstance(settings, DatakitReceiverSettings):
+                update["max_held_requests"] = max(1, settings.max_held_requests // share)
+            if settings.enabled:
+                update["port"] = port = _reserved(kept, name, settings.host, settings.port)
+                addresses[name] = host_port(settings.host, port)
+            receivers[name] = settings.model_copy(update=update)
+        store = self._settings.store
+        changed = {
+            "receivers": self._settings.receivers.model_copy(update=receivers),
+            "store": store.model_copy(update={"queue_bytes": max(1, store.queue_bytes // share)}),
+            "exporters": {},
+        }
+        return self._settings.model_copy(update=changed), addresses
+
+    async def _all_ready(self) -> None:
+        while not all(n in self._running and self._running[n].ready for n in self._numbers):
+            await self._changed.wait()
+        self._opened = True
+
+    async def _keep(self, number: int, settings: Settings) -> None:
+        """Have one process running until all are to stop."""
+        soon = 0
+        while not self._stop.is_set():
+            started_s = anyio.current_time()
+            code = await self._run(number, settings)
+            if self._stop.is_set():
+                return
+            soon = soon + 1 if anyio.current_time() - started_s < SOON_S else 0
+            wait_s = WAITS_S[min(soon, len(WAITS_S) - 1)]
+            logger.error(
+                "an ingest process ended; it is started again",
+                extra={"worker": number, "ended": _ending(code), "wait_s": wait_s},
+            )
+            self._instruments.worker_restarts.add(1, {"worker": str(number)})
+            with anyio.move_on_after(wait_s):
+                await self._stop.wait()
+
+    async def _run(self, number: int, settings: Settings) -> int:
+        """One process from start to end; returns its exit code."""
+        async with self._started(number) as worker:
+            after, offset_ns = self._store.shards.seen(number), self._clock_offset_ns
+            await worker.channel.send(Start(number, len(self._numbers), settings, after, offset_ns))
+            while (message := await worker.channel.receive()) is not None:
+                await self._take_message(number, worker, message)
+            return await worker.process.wait()
+
+    @asynccontextmanager
+    async def _started(self, number: int) -> AsyncIterator[_Worker]:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = (sys.executable, "-P", "-m", "bridge.pipeline.ingest_process", str(theirs.fileno()))
+            process = await anyio.open_process(
+                (*command, str(os.getpid())),
+                stdin=subprocess.DEVNULL,
+                stdout=None,
+                stderr=None,
+                env=_environment(),
+                # it holds the lock on the folder, too: a successor waits until the last of us has ended
+                pass_fds=(theirs.fileno(), self._store.lock_descriptor),
+            )
+        worker = self._running[number] = _Worker(process, await Channel.over(ours))
+        try:
+            yield worker
+        finally:
+            with anyio.CancelScope(shield=True):
+                if process.returncode is None:
+                    process.kill()
+                await process.wait()
+                await worker.channel.close()
+            del self._running[number]
+            for order in worker.orders.values():
+                order.done.set()
+            self._tell_change()
+
+    async def _take_message(self, number: int, worker: _Worker, message: object) -> None:
+        match message:
+            case Prepared():
+                worker.prepared = True
+                await self._let_listen(worker)
+            case Ready():
+                worker.ready = True
+                logger.info("an ingest process has started", extra={"worker": number, "pid": worker.process.pid})
+                self._tell_change()
+            case Report(unavailable, counts):
+                worker.unavailable = unavailable
+                add_counts(self._instruments, counts)
+            case Dropped(order, error) if order in worker.orders:
+                worker.orders[order].error = error
+                worker.orders[order].done.set()
+            case Failed(reason) if not self._opened:
+                raise ConfigError(reason)
+            case Failed(reason):
+                logger.error("an ingest process cannot start", extra={"worker": number, "reason": reason})
+
+    async def _let_listen(self, worker: _Worker) -> None:
+        """Have receivers opened, at the start all at once: whoever listens first would get all connections."""
+        if self._opened:
+            await worker.channel.send(Listen())
+        elif all(n in self._running and self._running[n].prepared for n in self._numbers):
+            for other in list(self._running.values()):
+                await other.channel.send(Listen())
+
+    def _tell_change(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    async def _keep_telling(self) -> None:
+        while True:
+            await anyio.sleep(LOAD_S)
+            for number, worker in list(self._running.items()):
+                load = Load(self._store.shards.seen(number), self.waiting)
+                if worker.ready and load != worker.told:
+                    worker.told = load
+                    await worker.channel.send(load)
+
+    async def _drop(self, number: int, due: Due) -> None:
+        """See `DropInWorker`."""
+        worker = self._running.get(number)
+        if worker is None or not worker.ready:
+            raise StoreUnavailable(f"ingest process {number} is not running")
+        number, order = next(self._orders), _Order()
+        worker.orders[number] = order
+        try:
+            await worker.channel.send(Drop(number, due.payloads, due.batches))
+            with anyio.move_on_after(ORDER_S):
+                await order.done.wait()
+        finally:
+            worker.orders.pop(number)
+        if order.error:
+            raise StoreUnavailable(order.error)
+
+    async def _end(self) -> None:
+        """Have every process answer what it took, and end; those that do not in time are killed."""
+        self._stop.set()
+        self._store.shards.stopping = True
+        for worker in list(self._running.values()):
+            await worker.channel.send(Stop())
+        receivers = sum(settings.enabled for _, settings in self._settings.receivers)
+        with anyio.move_on_after(receivers * drain_time_s(self._settings) + ANSWER_S):
+            while self._running:
+                await self._changed.wait()
+        for worker in list(self._running.values()):
+            worker.process.kill()
+        while self._running:
+            await self._changed.wait()
+
+
+def _reserved(kept: ExitStack, name: str, host: str, port: int) -> int:
+    for address in listening_hosts(host):
+        try:
+            bound = kept.enter_context(reserve(address, port))
+        except OSError as exc:
+            raise ConfigError(f"{name}: cannot listen on {host_port(address, port)}: {exc.strerror or exc}") from exc
+        port = bound.getsockname()[1]
+    return port
+
+
+def _environment() -> dict[str, str]:
+    """That of this process, in which the same code is found as here."""
+    root = str(Path(bridge.__file__).resolve().parents[1])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
+
+
+def _ending(code: int) -> str:
+    """How a process ended, in words."""
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
