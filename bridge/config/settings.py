@@ -144,6 +144,11 @@ class ReceiversSettings(Table):
     otlp_http: OtlpHttpReceiverSettings = Field(default=OtlpHttpReceiverSettings(), description="OTLP over HTTP.")
     datakit: DatakitReceiverSettings = Field(default=DatakitReceiverSettings(), description="DataKit agents.")
 
+    @property
+    def listeners(self) -> dict[str, OtlpGrpcReceiverSettings | OtlpHttpReceiverSettings | DatakitReceiverSettings]:
+        """The receivers by name, those that are off included."""
+        return {"otlp_grpc": self.otlp_grpc, "otlp_http": self.otlp_http, "datakit": self.datakit}
+
 
 class LinkerSettings(Table):
     """How spans become traces."""

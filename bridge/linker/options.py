@@ -16,7 +16,8 @@ class LinkOptions:
     datadog_reject: Literal["honour", "undecided"] = "honour"
 
     timing: bool = False
-    """Whether rows are all that is known of their processes, so that threads can be checked and timing can tell."""
+    """Whether threads are checked and timing may tell, for which rows have to be all that is known of their processes.
+    For an Assembler: whether what no key says is looked for among rows that wait."""
     min_confidence: float = 0.5
     timing_budget: int = 10_000_000
 

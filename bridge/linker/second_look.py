@@ -18,11 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridge.linker.across import Held, pair_across
-from bridge.linker.copies import originals
 from bridge.linker.groups import ENTRY, EXIT, INCOMING, MET, NAMED, OUTGOING, PARENTED, PlainGroups
 from bridge.linker.held_edges import HeldEdges
-from bridge.linker.keys import NET, group_keys, placed
-from bridge.linker.link import find_edges
+from bridge.linker.inside import ASTRAY, Looked, look_inside, process_keys, sound_rows
+from bridge.linker.keys import NET, group_keys
 from bridge.linker.matching import among
 from bridge.linker.offsets import PairTimes, times_of_pairs
 from bridge.linker.open_rows import OpenRows
@@ -31,8 +30,7 @@ from bridge.linker.pairing import pair
 from bridge.linker.slots import I32Array
 from bridge.linker.threads import overlapping
 from bridge.linker.waiting import Checks, WaitingRows
-from bridge.spans import Direction, Kind, Method, SpanColumns
-from bridge.spans.ids import combine
+from bridge.spans import Direction, Kind, SpanColumns
 
 I64Array = NDArray[np.int64]
 U64Array = NDArray[np.uint64]
@@ -49,7 +47,6 @@ MAX_SEEN: Final = 8_192
 _SAMPLE: Final = 256
 _COUNTED: Final = ("pairs_by_one_number", "pairs_by_address", "pairs_ambiguous", "responses_repaired")
 _CROWDED: Final = 0.02
-_ASTRAY: Final = 0.2
 _TIME_BITS: Final = np.uint64(38)
 _PROCESS: Final = ("sender", "pid", "service")
 _OF_KIND: Final = np.zeros(256, np.uint8)
@@ -143,7 +140,7 @@ class SecondLook:
         if not ripe.any():
             return
         self._learn_clocks(due)
-        pairs = pair_across(columns, _sound(columns), ripe, slack_ns=self._options.clock_slack_ns, seen=self._seen)
+        pairs = pair_across(columns, sound_rows(columns), ripe, slack_ns=self._options.clock_slack_ns, seen=self._seen)
         self.counts.update({name: pairs.counts.get(name, 0) for name in _COUNTED})
         found = np.flatnonzero(ripe & (pairs.parent >= 0) & (pairs.confidence < 1.0))
         clients = slots[pairs.parent[found]]
@@ -158,7 +155,7 @@ class SecondLook:
             return
         some = met[:: -(-met.size // _SAMPLE)].copy()
         columns = self._rows.take(self._groups_of(some)[: BEATS * MAX_SEEN]).columns
-        sound = _sound(columns)
+        sound = sound_rows(columns)
         parent = pair(columns, sound, sound, slack_ns=self._options.clock_slack_ns)
         servers = np.flatnonzero(parent >= 0)
         seen = PairTimes.concatenate([self._seen, times_of_pairs(columns, parent[servers], servers)])
@@ -179,7 +176,7 @@ class SecondLook:
         """
         if not self._astray:
             return np.empty(0, np.intp)
-        process = _process_keys(columns.sender, columns.pid, columns.service)
+        process = process_keys(columns.sender, columns.pid, columns.service)
         return np.flatnonzero(among(process, np.array(list(self._astray), np.uint64)))
 
     def note_crowds(self, now_ns: int, columns: SpanColumns, lines: U64Array, ends: I64Array) -> None:
@@ -196,7 +193,7 @@ class SecondLook:
         order = np.argsort(lines >> _TIME_BITS << _TIME_BITS | coarse)
         crowded = order[1:][overlapping(lines[order], at[order], ends[entries][order])]
         if crowded.size:
-            process = _process_keys(columns.sender[entries], columns.pid[entries], columns.service[entries])
+            process = process_keys(columns.sender[entries], columns.pid[entries], columns.service[entries])
             self._note_astray(now_ns, process[crowded], process, _CROWDED)
 
     def _note_astray(self, now_ns: int, odd: U64Array, process: U64Array, share: float) -> None:
@@ -223,50 +220,20 @@ class SecondLook:
         self._decide(now_ns, slots, mine.size, np.isin(slots, exits))
 
     def _decide(self, now_ns: int, slots: I32Array, n: int, due: Mask) -> None:
-        """Find edges of the first n rows, which are all that is known of their processes, and hold those of ripe ones.
-
-        The others are there to tell who calls them and what they call.
-        """
+        """Find edges of the first n rows and hold those of ripe ones; the others are who calls them and what they call."""
         columns = self._rows.take(slots).columns
-        sound, nothing = _sound(columns), np.zeros(slots.size, np.bool_)
-        near, ripe = self._near(columns, due, n), nothing.copy()
+        ripe, alone = np.zeros(slots.size, np.bool_), np.zeros(slots.size, np.bool_)
         ripe[:n] = self._ripe(slots[:n])
-        held = self._held.among(slots)
-        decided = nothing.copy()
-        decided[held.row] = True
-        # what timing said of requests that are still going on is asked again, with all that came since
-        again = near[held.row] & ((held.method == Method.TIMING) | (held.parent < 0))
-        held = held.take(~again)
-        slack_ns = self._options.clock_slack_ns
-        pairs = pair_across(columns, sound, nothing, slack_ns=slack_ns, seen=self._seen, held=held, repair=True)
-        pairs.searched = True
-        children = sound.copy()
-        children[held.row] = False
-        timed = near | (ripe & ~decided)
-        edges, doubted, counts = find_edges(columns, sound, pairs, children, self._options, timed=timed)
-        wrong = nothing.copy()
-        wrong[doubted] = True
-        undecided = ripe & children & ~decided & (columns.kind != Kind.ENTRY)
-        process, exits = _process_keys(columns.sender, columns.pid, columns.service), columns.kind == Kind.EXIT
-        self._note_astray(now_ns, process[doubted], process[children & exits], _ASTRAY)
-        by_thread = edges.method == Method.THREAD
-        followed = _mostly(process, ripe & exits & sound, by_thread)
-        # where threads tell, an exit that they say nothing of waits for its entry
-        threaded = placed(columns) | (columns.thread_trace_id != 0)
-        hasty = (edges.method == Method.TIMING) & followed & threaded & ~wrong
-        # a thread's edge is found again when the rows leave, but not where threads join no rows
-        alone = nothing.copy()
         alone[self.astray(columns)] = True
-        found = (edges.parent >= 0) & (~by_thread | alone) & ~hasty
-        given_up = (edges.parent < 0) & (wrong | (exits & ~followed))
-        rows = np.flatnonzero(undecided & (found | given_up))
-        parent = np.where(edges.parent[rows] >= 0, slots[edges.parent[rows]], -1).astype(np.int32)
-        self._hold(slots[rows], parent, edges.method[rows], edges.confidence[rows])
-        left_over = int(np.count_nonzero(undecided & given_up))
-        skipped = min(counts.get("timing_skipped", 0), left_over)
-        self.counts["threads_doubted"] += int(np.count_nonzero(undecided & wrong))
-        self.counts["timing_skipped"] += skipped
-        self.counts["timing_unsure"] += min(counts.get("timing_unsure", 0), left_over - skipped)
+        near = _near(columns, due, n, self._every_ns)
+        found = look_inside(
+            Looked(columns, ripe, near, alone), self._held.among(slots), seen=self._seen, options=self._options
+        )
+        process = process_keys(columns.sender, columns.pid, columns.service)
+        self._note_astray(now_ns, process[found.doubted], process[found.asked], ASTRAY)
+        parent = np.where(found.edges.parent >= 0, slots[found.edges.parent], -1).astype(np.int32)
+        self._hold(slots[found.edges.row], parent, found.edges.method, found.edges.confidence)
+        self.counts.update(found.counts)
 
     def _open_exits(self, now_ns: int, due: I32Array) -> I32Array:
         marks = self._groups.marks(due)
@@ -283,7 +250,7 @@ class SecondLook:
 
     def _process(self, slots: I32Array) -> U64Array:
         values = self._rows.columns(slots, _PROCESS)
-        return _process_keys(*(values[name] for name in _PROCESS))  # type: ignore[arg-type]  # a column has the dtype of its name
+        return process_keys(*(values[name] for name in _PROCESS))  # type: ignore[arg-type]  # a column has the dtype of its name
 
     def _processes_of(self, exits: I32Array) -> tuple[I32Array, Mask]:
         """Waiting entries and exits of those processes of these exits that have both, and which exits are of these."""
@@ -313,39 +280,17 @@ class SecondLook:
             waiting[part] = True
         return ~waiting[slots]
 
-    def _near(self, columns: SpanColumns, due: Mask, n: int) -> Mask:
-        """Rows that began while the requests of the due exits may have been going on: rivals for the same entries.
 
-        Only the first n rows may be.
-        """
-        start = columns.start_ns
-        near = np.zeros(start.size, np.bool_)
-        near[:n] = True
-        if n > FEW_ROWS:
-            lengths = np.sort((columns.end_ns - start)[columns.kind == Kind.ENTRY])
-            margin = min(2 * max(int(lengths[lengths.size * 99 // 100]), 0), self._every_ns)
-            near &= (start >= start[due].min() - margin) & (start <= start[due].max() + margin)
-        return near
+def _near(columns: SpanColumns, due: Mask, n: int, most_ns: int) -> Mask:
+    """Rows that began while the requests of the due exits may have been going on: rivals for the same entries.
 
-
-def _sound(columns: SpanColumns) -> Mask:
-    n = len(columns)
-    nothing = np.zeros(n, np.bool_)
-    original, _ = originals(columns, nothing, nothing)
-    sound: Mask = (columns.kind != Kind.ORDINARY) & (columns.faults == 0) & (original == np.arange(n))
-    return sound
-
-
-def _mostly(process: U64Array, of: Mask, mine: Mask) -> Mask:
-    """Of each row whether most rows `of` its process, if there are any, are `mine`."""
-    keys, number = np.unique(process, return_inverse=True)
-    n = np.bincount(number[of], minlength=keys.size)
-    most: Mask = (np.bincount(number[of & mine], minlength=keys.size) >= (1 - _ASTRAY) * n) & (n > 0)
-    return most[number]
-
-
-def _process_keys(sender: U64Array, pid: U64Array, service: U64Array) -> U64Array:
-    """As `timing.scene.processes`: sender and pid, or sender and service where there is no pid; 0 for neither."""
-    known = pid != 0
-    key = combine((sender, np.where(known, pid, ~service)))
-    return np.where(known | (service != 0), np.maximum(key, np.uint64(1)), np.uint64(0))
+    Only the first n rows may be.
+    """
+    start = columns.start_ns
+    near = np.zeros(start.size, np.bool_)
+    near[:n] = True
+    if n > FEW_ROWS:
+        lengths = np.sort((columns.end_ns - start)[columns.kind == Kind.ENTRY])
+        margin = min(2 * max(int(lengths[lengths.size * 99 // 100]), 0), most_ns)
+        near &= (start >= start[due].min() - margin) & (start <= start[due].max() + margin)
+    return near

@@ -132,10 +132,11 @@ class RepeatedColumn:
             return
         if self._table.size + new.size > MAX_DISTINCT:
             self._drop_unused()
+            new = np.setdiff1d(numbers, self._table)  # also what was known, and dropped since no slot held it
         if self._table.size + new.size > MAX_DISTINCT:
             self._keep_values()
         else:
-            self._know(np.concatenate([self._table, np.setdiff1d(new, self._table)]))
+            self._know(np.concatenate([self._table, new]))
 
     def _drop_unused(self) -> None:
         codes = self._codes.take(np.arange(self._capacity, dtype=np.int32))

@@ -13,6 +13,8 @@ from contextlib import AsyncExitStack
 import anyio
 from anyio.abc import TaskGroup
 
+from bridge.codec.profiles import use_profiles
+from bridge.config import load_profiles
 from bridge.errors import ConfigError, StoreUnavailable
 from bridge.pipeline.build import build_receivers
 from bridge.pipeline.clock import Clock
@@ -70,6 +72,7 @@ class Worker:
 
     def __init__(self, start: Start, channel: Channel) -> None:
         settings = self._settings = start.settings
+        use_profiles(load_profiles(settings.receivers.profiles))
         self._channel, self._workers = channel, start.workers
         self._instruments = Instruments(RelayMeter())
         self._store = IngestStore(

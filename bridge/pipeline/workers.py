@@ -131,8 +131,9 @@ class Workers:
 
     def _reserve_ports(self, kept: ExitStack) -> tuple[Settings, dict[str, str]]:
         """Settings of a worker, with ports that are kept until the stack is left, and addresses by receiver."""
-        share, addresses, receivers = len(self._numbers), {}, {}
-        for name, settings in self._settings.receivers:
+        share, addresses = len(self._numbers), dict[str, str]()
+        receivers = dict[str, object]()
+        for name, settings in self._settings.receivers.listeners.items():
             update: dict[str, object] = {"max_in_flight_bytes": max(1, settings.max_in_flight_bytes // share)}
             if isinstance(settings, DatakitReceiverSettings):
                 update["max_held_requests"] = max(1, settings.max_held_requests // share)
@@ -271,7 +272,7 @@ class Workers:
         self._store.shards.stopping = True
         for worker in list(self._running.values()):
             await worker.channel.send(Stop())
-        receivers = sum(settings.enabled for _, settings in self._settings.receivers)
+        receivers = sum(settings.enabled for settings in self._settings.receivers.listeners.values())
         with anyio.move_on_after(receivers * drain_time_s(self._settings) + ANSWER_S):
             while self._running:
                 await self._changed.wait()

@@ -1,6 +1,6 @@
 """`make accuracy`: how many links are right, on recorded systems and made-up ones, beside the reference's rule.
 
-    python -m tests.accuracy [--only TEXT] [--shared FOLDER] [--seed N]
+    python -m tests.accuracy [--only TEXT] [--shared FOLDER] [--seed N] [--assembler]
 
 Recordings and tools are those of the shared folder: espanize.py turns recorded traces into eSpans whose parents are
 known and breaks what the case says, `espan-bridge link` links them, score.py counts. docs/accuracy.md keeps the table.
@@ -33,6 +33,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder with data/ and tools/")
     parser.add_argument("--seed", type=int, default=1, help="of the made-up systems")
+    parser.add_argument("--assembler", action="store_true", help="link as the service does, not as one window")
     arguments = parser.parse_args()
     tools = arguments.shared / "tools"
     if not (tools / "espanize.py").is_file():
@@ -48,7 +49,7 @@ def main() -> int:
                 recording = folder / f"{case.recording}.csv"
                 if not recording.exists():
                     SYSTEMS[case.recording].record(recording, traces=TRACES, seed=arguments.seed)
-            outcomes.append(run(case, recording, folder, tools))
+            outcomes.append(run(case, recording, folder, tools, incremental=arguments.assembler))
             print(line(outcomes[-1]), flush=True)
     print("\n" + calibration(outcomes))
     missed = [f"{o.case.name}: {', '.join(o.missed) or 'does not count'}" for o in outcomes if o.missed or not o.counts]

@@ -13,6 +13,7 @@ from typing import Any
 from tests.accuracy.baseline import link_as_the_reference, spans_of
 from tests.accuracy.bound import upper_bound
 from tests.accuracy.cases import Case
+from tests.accuracy.incremental import BATCH
 
 TRACES = 600
 
@@ -50,14 +51,21 @@ class Outcome:
         return [name for name, (value, goal) in got.items() if (value or 0) < goal]
 
 
-def run(case: Case, recording: Path, folder: Path, tools: Path) -> Outcome:
-    """Build, link, score. Raises SystemExit with what a tool said that failed."""
+def run(case: Case, recording: Path, folder: Path, tools: Path, *, incremental: bool = False) -> Outcome:
+    """Build, link, score. Raises SystemExit with what a tool said that failed.
+
+    incremental: link as the service does, tick by tick.
+    """
     base = folder / "case"
-    _python(str(tools / "espanize.py"), str(recording), "--out", str(base), *case.options.split())
+    cut = ("--batch", str(BATCH)) if incremental else ()
+    _python(str(tools / "espanize.py"), str(recording), "--out", str(base), *cut, *case.options.split())
     spans, truth = folder / "case.otlp.jsonl", folder / "case.truth.csv"
     ours, theirs = folder / "bridge.jsonl", folder / "reference.jsonl"
     before = _children_cpu_s()
-    _python("-m", "bridge", "link", str(spans), "--output", str(ours), "--no-use-app-trace-id")
+    if incremental:
+        _python("-m", "tests.accuracy.incremental", str(spans), str(ours))
+    else:
+        _python("-m", "bridge", "link", str(spans), "--output", str(ours), "--no-use-app-trace-id")
     cpu_s = _children_cpu_s() - before
     link_as_the_reference(spans, theirs)
     scores = _score(tools, truth, theirs), _score(tools, truth, ours)
