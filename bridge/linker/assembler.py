@@ -305,14 +305,21 @@ class Assembler:
         """Groups of these rows that leave: slots and rows in order of receipt, why each group leaves, keys of rows."""
         slots = self._rows.in_order(self._due_groups(due, now, force)[0])
         received = self._rows.take(slots)
-        keys = row_keys(received.columns)
+        keys = self._keys_of(received.columns)
         self._look_at_last(slots, received.columns, keys)
         members, _, reasons = self._due_groups(slots, now, force)
         leaving = self._rows.in_order(members)
         if not np.array_equal(leaving, slots):
             received = self._rows.take(leaving)
-            keys = row_keys(received.columns)
+            keys = self._keys_of(received.columns)
         return leaving, reasons, received, keys
+
+    def _keys_of(self, columns: SpanColumns) -> RowKeys:
+        """Keys of rows that wait; those whose threads tell nothing are on no timeline."""
+        keys = row_keys(columns)
+        if self._second is not None:
+            keys[1][self._second.astray(columns)] = 0
+        return keys
 
     def _look_at_last(self, slots: I32Array, columns: SpanColumns, keys: RowKeys) -> None:
         """Let rows that are to leave look once more, their entries also for exits that did not look yet."""

@@ -84,8 +84,8 @@ def look_inside(looked: Looked, held: Held, *, seen: PairTimes, options: LinkOpt
 def _believed(looked: Looked, edges: Edges, wrong: Mask, exits: Mask) -> tuple[Mask, Mask]:
     """Rows whose edge is to be held, and rows that are to stay without one.
 
-    A thread's edge is found again when rows leave, but not where threads join no rows. Where threads do tell, an exit of
-    which they say nothing waits for its entry.
+    A thread's edge is found again when rows leave, but not where threads join no rows. Where threads do tell, an exit
+    of which they say nothing waits for its entry.
     """
     columns, by_thread = looked.columns, edges.method == Method.THREAD
     process = process_keys(columns.sender, columns.pid, columns.service)

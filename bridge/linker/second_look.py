@@ -1,8 +1,8 @@
 """The second look: what no key says about rows that wait, found among more rows than those of one group.
 
 Most rows are told by keys alone (`groups`), and cost a glance at their marks here. The others are *open*: incoming and
-outgoing ones without a partner by numbers in full, exits whose thread names no entry or one that was over, exits of
-processes whose threads serve several requests at once, and rows with a request id. Half a window after they came, in
+outgoing ones without a partner by numbers in full whose connection or request id was seen from the other side, too, exits
+whose thread names no entry or one that was over, and exits of processes whose threads serve several requests at once. Half a window after they came, in
 beats of an eighth of a window, they are looked at among what came around them, younger rows included, by the same pure
 functions that `link` consists of. What is found is held until the rows leave, and unites their groups.
 
@@ -38,11 +38,12 @@ Mask = NDArray[np.bool_]
 
 BEATS: Final = 8
 """Beats in a window."""
-MAX_ROWS: Final = 40_000
-"""Rows of processes with open exits that are looked at in one beat: of more, those nearest in time to the open ones."""
+MAX_ROWS: Final = 100_000
+"""Rows of processes with open exits that are looked at in one beat: of more the open ones that are due, then those
+nearest to them in time."""
 FEW_ROWS: Final = 1_000
 """Up to so many rows, young exits are looked at whenever they began."""
-MAX_SEEN: Final = 8_192
+MAX_SEEN: Final = 4_096
 """Pairs that are remembered, to learn clocks from."""
 _SAMPLE: Final = 256
 _COUNTED: Final = ("pairs_by_one_number", "pairs_by_address", "pairs_ambiguous", "responses_repaired")
@@ -215,12 +216,15 @@ class SecondLook:
         if not exits.size:
             return
         mine = self._nearest(mine, exits)
+        here = np.isin(exits, mine)
+        self.counts["timing_skipped"] += int(np.count_nonzero(~here))
+        exits = exits[here]
         others = np.setdiff1d(self._groups_of(mine), mine)[: 2 * MAX_ROWS]
         slots = np.concatenate([mine, others])
         self._decide(now_ns, slots, mine.size, np.isin(slots, exits))
 
     def _decide(self, now_ns: int, slots: I32Array, n: int, due: Mask) -> None:
-        """Find edges of the first n rows and hold those of ripe ones; the others are who calls them and what they call."""
+        """Find edges of the first n rows and hold those of ripe ones; the others call them, or are called by them."""
         columns = self._rows.take(slots).columns
         ripe, alone = np.zeros(slots.size, np.bool_), np.zeros(slots.size, np.bool_)
         ripe[:n] = self._ripe(slots[:n])
@@ -238,8 +242,8 @@ class SecondLook:
     def _open_exits(self, now_ns: int, due: I32Array) -> I32Array:
         marks = self._groups.marks(due)
         exits = marks & EXIT != 0
-        open_ = exits & (marks & PARENTED == 0)
-        open_ |= (marks & NAMED != 0) & (marks & OUTGOING != 0) & (marks & ENTRY == 0)
+        named = (marks & NAMED != 0) & (marks & OUTGOING != 0) & (marks & ENTRY == 0)
+        open_ = (exits | named) & (marks & PARENTED == 0)
         self._astray = {key: at for key, at in self._astray.items() if at > now_ns - self._window_ns}
         if self._astray:
             rest = np.flatnonzero(exits & ~open_)
@@ -270,6 +274,7 @@ class SecondLook:
         due: I64Array = self._column(exits, "start_ns").astype(np.int64)
         low, high = int(due.min()), int(due.max())
         apart = np.maximum(np.maximum(low - start, start - high), 0)
+        apart[np.isin(slots, exits)] = -1
         near: I32Array = np.sort(slots[np.argpartition(apart, MAX_ROWS)[:MAX_ROWS]])
         return near
 

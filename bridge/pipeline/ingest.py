@@ -15,7 +15,7 @@ from bridge.pipeline.clock import Clock
 from bridge.spans import SpanBatch
 
 RETRY_AFTER_S = 1.0
-SMALL_SPANS, SMALL_BYTES = 128, 128 << 10
+SMALL_SPANS, SMALL_BYTES = 1024, 1 << 20
 """What a row of its own costs in the store and after it is more than what putting such a request beside others does."""
 GATHERED_SPANS, GATHERED_BYTES = 4096, 4 << 20
 

@@ -1,6 +1,7 @@
 """Where receivers listen, and who is at the other end."""
 
 import socket
+from functools import lru_cache
 from urllib.parse import unquote
 
 _MAPPED = "::ffff:"
@@ -60,6 +61,7 @@ def reserve(host: str, port: int) -> socket.socket:
     return bound
 
 
+@lru_cache(maxsize=1024)
 def peer_host(address: str) -> str:
     """The address of a peer without its port, which changes with every connection.
 

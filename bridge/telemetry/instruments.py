@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Mapping
 
-from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter, NoOpMeter, Observation
+from opentelemetry.metrics import CallbackOptions, Histogram, Meter, NoOpMeter, Observation
+
+from bridge.telemetry.tally import Tally
 
 BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
@@ -16,8 +18,10 @@ class Instruments:
     def __init__(self, meter: Meter | None = None) -> None:
         m = self._meter = meter or NoOpMeter("bridge")
 
-        def counter(name: str, unit: str, description: str) -> Counter:
-            return m.create_counter(name, unit, description)
+        def counter(name: str, unit: str, description: str) -> Tally:
+            tally = Tally(name, unit, description)
+            m.create_observable_counter(name, [tally.observe], unit, description)
+            return tally
 
         def histogram(name: str, description: str) -> Histogram:
             return m.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=BUCKETS_S)

@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any, TypeAlias
+from typing import Any
 
-from opentelemetry.metrics import Counter, Histogram, NoOpMeter
+from opentelemetry.metrics import Histogram, NoOpMeter
 
 from bridge.telemetry.instruments import Instruments
-
-Attributes: TypeAlias = tuple[tuple[str, Any], ...]
+from bridge.telemetry.tally import Attributes, Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,32 +25,13 @@ class Counts:
 
 
 class RelayMeter(NoOpMeter):
-    """A meter whose counters and histograms keep what they are given until it is taken."""
+    """A meter whose histograms keep what they are given until it is taken, as a `Tally` does with sums."""
 
     def __init__(self) -> None:
         super().__init__("bridge")
 
-    def create_counter(self, name: str, unit: str = "", description: str = "") -> Counter:
-        return _Sum(name, unit, description)
-
     def create_histogram(self, name: str, unit: str = "", description: str = "", **_: Any) -> Histogram:
         return _Values(name, unit, description)
-
-
-class _Sum(Counter):
-    def __init__(self, name: str, unit: str, description: str) -> None:
-        self._sums: dict[Attributes, float] = {}
-        self._lock = Lock()
-
-    def add(self, amount: float, attributes: Mapping[str, Any] | None = None, context: object = None) -> None:
-        key = tuple((attributes or {}).items())
-        with self._lock:
-            self._sums[key] = self._sums.get(key, 0) + amount
-
-    def take(self) -> dict[Attributes, float]:
-        with self._lock:
-            sums, self._sums = self._sums, {}
-        return sums
 
 
 class _Values(Histogram):
@@ -74,7 +54,7 @@ def take_counts(instruments: Instruments) -> Counts:
     """What instruments made from a `RelayMeter` were given since the last call."""
     added, recorded = [], []
     for name, instrument in vars(instruments).items():
-        if isinstance(instrument, _Sum):
+        if isinstance(instrument, Tally):
             added += [(name, key, amount) for key, amount in instrument.take().items()]
         elif isinstance(instrument, _Values):
             recorded += [(name, key, tuple(values)) for key, values in instrument.take().items()]

@@ -124,7 +124,7 @@ async def test_a_batch_that_cannot_be_committed_is_not_linked_and_its_sender_kno
 
 async def test_arrivals_are_handed_over_in_order_of_their_number(tmp_path: Path) -> None:
     """Whoever was woken first. Batches this large have a row each."""
-    async with running_parts(tmp_path) as parts:
+    async with running_parts(tmp_path, max_waiting_spans=20 * SMALL_SPANS) as parts:
         async with anyio.create_task_group() as senders:
             for seed in range(10):
                 senders.start_soon(parts.ingest.consume, random_batch(seed, SMALL_SPANS + 1))

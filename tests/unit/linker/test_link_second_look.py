@@ -210,6 +210,20 @@ def test_where_nothing_is_open_nothing_changes(restarts: tuple[int, ...]) -> Non
     assert parents(decided)[1:5] == [1, 2, 1, 4]
 
 
+def test_where_threads_tell_an_exit_waits_for_its_entry() -> None:
+    """Also one that takes longer than the exit can wait, and although others were open when it began."""
+    rows = whole(100)
+    calls = [r for r in rows if r["kind"] == Kind.EXIT and r["thread_trace_id"] % 90 == 1]
+    for number, row in enumerate(calls):
+        row |= {"tid": 50 + number, "thread_trace_id": 10_000 + number}
+    _, decided, counts = replay(rows, ends(rows), WINDOW)
+    found = {int(d["span_id"]): int(d["ebpf_parent_id"]) for d in decided}
+    assert len(calls) > 10
+    assert not any(found[row["span_id"]] for row in calls)
+    assert not any(d["method"] == Method.TIMING for d in decided)
+    assert counts["threads_doubted"] == 0
+
+
 # --- restarts ---------------------------------------------------------------------------------------------------------
 
 
