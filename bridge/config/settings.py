@@ -195,6 +195,11 @@ class LinkerSettings(Table):
         default=4_000_000,
         description="Spans that may wait for their trace to be whole; beyond it senders are pushed back.",
     )
+    max_retained_spans: Count = Field(
+        default=6_000_000,
+        description="Spans kept in memory, about 170 bytes each: those that wait and those that left. Beyond it those "
+        "that left longest ago are forgotten before late_window has passed, so that late spans do not find them.",
+    )
 
 
 class StoreSettings(Table):

@@ -59,6 +59,8 @@ class WindowOptions:
     """None: three windows."""
     max_trace_age_ns: int = 600 * 10**9
     max_trace_spans: int = 20_000
+    max_retained_spans: int = 6_000_000
+    """Rows that wait are never fewer for it; those that left longest ago are forgotten before their time."""
 
     @property
     def late_ns(self) -> int:
@@ -100,6 +102,8 @@ class Assembler:
         self._restored_left: list[_Left] = []
         self._hosts: HostClocks | None = None
         self._waiting = 0
+        self._early = 0
+        """Rows forgotten before their time, not counted yet."""
         self._arrival_ns = self._now_ns = 0
 
     @property
@@ -160,6 +164,7 @@ class Assembler:
             counts.update(self._second.counts)
             self._second.counts.clear()
         parts = [*self._let_ordinary_go(now), *self._let_groups_go(now, force, counts)]
+        counts["forgotten_early"], self._early = self._early, 0
         for name in ("fragments_capped", "context_capped"):
             counts[name] += getattr(self._groups, name)
             setattr(self._groups, name, 0)
@@ -368,9 +373,11 @@ class Assembler:
         self._groups.settle(slots, left, keys[0], entry.view(np.uint8), keys[1], columns.ktime, alone.view(np.uint8))
 
     def _forget(self, before_ns: int) -> None:
-        forgotten = self._left.forget(before_ns)
+        forgotten = self._left.forget(before_ns, max(0, self._window.max_retained_spans - self._waiting))
         if forgotten is not None:
-            self._groups.forget(*forgotten)
+            rows, mark, early = forgotten
+            self._groups.forget(rows, mark)
+            self._early += early
 
     # --- restart ---------------------------------------------------------------------------------------------------
 

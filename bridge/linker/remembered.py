@@ -56,6 +56,9 @@ class _Runs:
         at = np.concatenate([np.zeros(min(slots.size, 1), np.intp), np.flatnonzero(np.diff(slots) != 1) + 1])
         return cls(slots[at], np.diff(at, append=slots.size).astype(np.int32))
 
+    def __len__(self) -> int:
+        return int(self.lengths.sum())
+
     def slots(self) -> I32Array:
         before = np.cumsum(self.lengths) - self.lengths
         runs = np.repeat(self.starts - before, self.lengths)
@@ -161,17 +164,25 @@ class Remembered:
         first[1:] = traces[1:] != traces[:-1]  # rows of one trace stand together
         self._ticks.append(_Tick(left_ns, _Runs.of(rows), traces[first], mark))
 
-    def forget(self, before_ns: int) -> tuple[I32Array, int] | None:
-        """Free the rows that left at or before this time; return their slots and the last tick's mark."""
+    def forget(self, before_ns: int, most: int) -> tuple[I32Array, int, int] | None:
+        """Free the rows that left at or before this time, then the oldest until no more than `most` are left.
+
+        Returns their slots, the last tick's mark, and how many of them the time would have kept; None for no rows.
+        """
         gone: list[_Tick] = []
-        while self._ticks and self._ticks[0].left_ns <= before_ns:
-            gone.append(self._ticks.popleft())
+        left = len(self)
+        early = 0
+        while self._ticks and (self._ticks[0].left_ns <= before_ns or left > most):
+            tick = self._ticks.popleft()
+            gone.append(tick)
+            left -= len(tick.rows)
+            early += len(tick.rows) if tick.left_ns > before_ns else 0
         if not gone:
             return None
         rows = np.concatenate([t.rows.slots() for t in gone])
         self._rows.release(rows)
         self._traces.release(np.concatenate([t.traces for t in gone]))
-        return rows, gone[-1].mark
+        return rows, gone[-1].mark, early
 
 
 def _inverse(order: NDArray[np.intp]) -> NDArray[np.intp]:

@@ -1,10 +1,11 @@
 """The second look: what no key says about rows that wait, found among more rows than those of one group.
 
 Most rows are told by keys alone (`groups`), and cost a glance at their marks here. The others are *open*: incoming and
-outgoing ones without a partner by numbers in full whose connection or request id was seen from the other side, too, exits
-whose thread names no entry or one that was over, and exits of processes whose threads serve several requests at once. Half a window after they came, in
-beats of an eighth of a window, they are looked at among what came around them, younger rows included, by the same pure
-functions that `link` consists of. What is found is held until the rows leave, and unites their groups.
+outgoing ones without a partner by numbers in full whose connection or request id was seen from the other side, too,
+exits whose thread names no entry or one that was over, and exits of processes whose threads serve several requests at
+once. Half a window after they came, in beats of an eighth of a window, they are looked at among what came around them,
+younger rows included, by the same pure functions that `link` consists of. What is found is held until the rows leave,
+and unites their groups.
 
 Decided against: keys for connections and processes, by which open rows would wait together. All that passes through a
 process would be one group.
@@ -43,6 +44,8 @@ MAX_ROWS: Final = 100_000
 nearest to them in time."""
 FEW_ROWS: Final = 1_000
 """Up to so many rows, young exits are looked at whenever they began."""
+MOST_NOTED: Final = 1_024
+"""Of entries that come together so many are looked at for whether threads are crowded: those that are will be again."""
 MAX_SEEN: Final = 4_096
 """Pairs that are remembered, to learn clocks from."""
 _SAMPLE: Final = 256
@@ -185,7 +188,7 @@ class SecondLook:
 
         lines, ends: of each row, as `row_keys` has them.
         """
-        entries = np.flatnonzero((lines != 0) & (columns.kind == Kind.ENTRY))
+        entries = np.flatnonzero((lines != 0) & (columns.kind == Kind.ENTRY))[-MOST_NOTED:]
         if entries.size < 2:
             return
         lines, at = lines[entries], columns.ktime[entries]

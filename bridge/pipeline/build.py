@@ -70,6 +70,7 @@ def window_options(settings: Settings) -> WindowOptions:
         late_window_ns=settings.late_window_ns,
         max_trace_age_ns=settings.linker.max_trace_age_ns,
         max_trace_spans=settings.linker.max_trace_spans,
+        max_retained_spans=settings.linker.max_retained_spans,
     )
 
 

@@ -1,11 +1,13 @@
 """Work is bounded for any input: no stage looks at more than a few candidates a row, and none walks span by span."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
-from bridge.linker import assigning, candidates, forest, link, pairing
+from bridge.linker import Assembler, WindowOptions, assigning, candidates, forest, link, pairing
 from bridge.spans import SpanColumns
-from tests.support.link_scenes import KEEP_ALL, Row, client, net, scene, server
+from tests.support.link_scenes import KEEP_ALL, Row, client, columns_of, net, scene, server
 
 MANY = 32_000
 ROUNDS = 2 * MANY.bit_length()
@@ -129,3 +131,25 @@ def test_shared_child_ladder(n_spans: int) -> None:
     assert found.parents.count(-1) == 1
     assert set(found.links.root.tolist()) == {2}
     assert found.count("loops_broken") == 0
+
+
+def test_what_left_longest_ago_is_forgotten_where_too_much_is_kept() -> None:
+    """It is counted; what waits stays, and what left last is still found by late children."""
+    second = 10**9
+    window = WindowOptions(window_ns=second, late_window_ns=1000 * second, max_retained_spans=8)
+    assembler, counts, found = Assembler(KEEP_ALL, window), Counter[str](), dict[int, int]()
+    heads = [
+        [server(**net(10 * i + j), thread_trace_id=10 * i + j + 1, span_id=10 * i + j + 1) for j in range(4)]
+        for i in range(5)
+    ]
+    late = [[client(**net(900 + 10 * i), thread_trace_id=10 * i + 1, span_id=900 + i)] for i in (4, 0, 1, 2)]
+    for i, rows in enumerate([*heads, *late]):
+        assembler.add(i, columns_of(rows), i * 2 * second)
+        departed = assembler.tick(i * 2 * second + second)
+        assert assembler.retained <= window.max_retained_spans + len(rows)
+        counts.update(departed.counts)
+        for batch, parent in zip(departed.departure.batch, departed.departure.decisions.ebpf_parent_id, strict=True):
+            found[int(batch)] = int(parent)
+    assert counts["forgotten_early"] > 0
+    assert found[5]
+    assert not any(found[i] for i in (6, 7, 8))

@@ -40,6 +40,7 @@ clock_slack = "7ms"
 late_window = "11s"
 max_trace_age = "1m"
 max_trace_spans = 77
+max_retained_spans = 78
 sampling_flags = "ignore"
 datadog_reject = "undecided"
 min_confidence = 0.75
@@ -97,7 +98,11 @@ def test_every_setting_of_the_linker_reaches_it(tmp_path: Path) -> None:
         timing_budget=1000,
     )
     assert window_options(settings) == WindowOptions(
-        window_ns=3 * 10**9, late_window_ns=11 * 10**9, max_trace_age_ns=60 * 10**9, max_trace_spans=77
+        window_ns=3 * 10**9,
+        late_window_ns=11 * 10**9,
+        max_trace_age_ns=60 * 10**9,
+        max_trace_spans=77,
+        max_retained_spans=78,
     )
 
 
