@@ -181,6 +181,10 @@ class LinkerSettings(Table):
         description="What a reject of a DataDog request means. Today's agents say reject also where the request had no "
         "x-datadog-sampling-priority, which rejects its whole trace; undecided leaves those to sampling_rate.",
     )
+    timing: bool = Field(
+        default=True,
+        description="Whether threads are checked, and timing may tell parents that neither numbers nor threads tell.",
+    )
     min_confidence: Share = Field(
         default=0.5,
         description="How sure an edge found by timing has to be; below it a span stays without a parent.",

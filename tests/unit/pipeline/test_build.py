@@ -43,6 +43,7 @@ max_trace_spans = 77
 max_retained_spans = 78
 sampling_flags = "ignore"
 datadog_reject = "undecided"
+timing = false
 min_confidence = 0.75
 timing_budget = 1000
 """
