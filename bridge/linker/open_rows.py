@@ -1,16 +1,19 @@
 """Rows without a partner, by the connection they were seen on, and which of them may have one all the same."""
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
 from bridge.linker.groups import INCOMING, MET, NAMED, OPEN, OUTGOING, PlainGroups
 from bridge.linker.slots import I32Array
 from bridge.linker.waiting import WaitingRows
-from bridge.spans.ids import combine
 
 U8Array = NDArray[np.uint8]
 U32Array = NDArray[np.uint32]
 Mask = NDArray[np.bool_]
+
+_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
 class OpenRows:
@@ -52,10 +55,11 @@ class OpenRows:
         whether it is known."""
         keys, known = np.zeros(slots.size, np.uint32), np.zeros(slots.size, np.bool_)
         for direction, end, bit in ((INCOMING, "dst", 0), (OUTGOING, "src", 1)):
-            mine = np.flatnonzero(marks & direction != 0)
+            mine = np.flatnonzero(marks & direction)
             values = self._rows.columns(slots[mine], (f"{end}_ip", f"{end}_port"))
-            ip, port = values[f"{end}_ip"].astype(np.uint64), values[f"{end}_port"].astype(np.uint64)
-            keys[mine] = (combine((ip, port)) >> np.uint64(33) << np.uint64(1) | np.uint64(bit)).astype(np.uint32)
+            ip, port = values[f"{end}_ip"].astype(np.uint64, copy=False), values[f"{end}_port"].astype(np.uint64)
+            hashed = (ip * _FACTOR + port) * _FACTOR >> np.uint64(32)
+            keys[mine] = hashed.astype(np.uint32) & np.uint32(0xFFFFFFFE) | np.uint32(bit)
             known[mine] = port != 0
         return keys, known
 
