@@ -220,7 +220,7 @@ class StoreSettings(Table):
         default=64 << 20, description="Batches that may wait for their commit; beyond it receivers wait."
     )
     payload_cache_bytes: LargeSize = Field(
-        default=16 << 20, description="Memory for stored spans that are soon to be exported, to save reading them back."
+        default=4 << 20, description="Memory for stored spans that are soon to be exported, to save reading them back."
     )
     lock_wait_s: SecondsOrZero = Field(
         default=10.0, alias="lock_wait", description="How long a start waits for another bridge to let go of db_path."

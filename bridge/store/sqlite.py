@@ -42,7 +42,7 @@ class SqliteStore(CommittingStore, SpanStore):
         *,
         synchronous: Literal["full", "normal"] = "full",
         queue_bytes: int = 64 << 20,
-        payload_cache_bytes: int = 16 << 20,
+        payload_cache_bytes: int = 4 << 20,
         lock_wait_s: float = 10,
         ingest_processes: int = 0,
         instruments: Instruments,
