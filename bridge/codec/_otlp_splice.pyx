@@ -11,6 +11,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy
 
+from bridge.codec._text cimport Text, text_of, texts_of
 from bridge.codec._wire cimport read_field
 from bridge.codec.points._point_write cimport put, put_byte, put_varint, varint_size
 
@@ -55,17 +56,8 @@ cdef bytes CONFIDENCE = any_attribute(b"espan.link.confidence", b"\x21" + bytes(
 cdef list METHOD = [b"", *(attribute(b"espan.link.method", m.name.lower().encode()) for m in Method if m)]
 cdef int METHODS = len(METHOD)
 
-cdef struct Text:
-    const char* data
-    Py_ssize_t n
-
 cdef Text ebpf_trace, ebpf_parent, ebpf_root, confidence
 cdef Text[MAX_METHODS] methods
-
-
-cdef Text text_of(bytes text):
-    """Its bytes; whoever asks keeps it alive."""
-    return Text(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
 
 
 ebpf_trace, ebpf_parent, ebpf_root = text_of(EBPF_TRACE), text_of(EBPF_PARENT), text_of(EBPF_ROOT)
@@ -230,7 +222,9 @@ cdef class Splicer:
         if sure.shape[0] != n:
             raise ValueError("Splicer: columns of unequal length")
         self._confidence = sure
-        self._take_clocks(clocks)
+        self._clock_texts = (b"", *clocks)
+        self._n_clocks = len(self._clock_texts)
+        self._clocks = texts_of(self._clock_texts)
         self._locate(block, start, end)
         self._decide(decisions.outcome, decisions.method, links.row, clock)
         with nogil:
@@ -245,17 +239,6 @@ cdef class Splicer:
         free(self._spans)
         free(self._cuts)
         free(self._clocks)
-
-    cdef int _take_clocks(self, clocks) except -1:
-        cdef Py_ssize_t i
-        self._clock_texts = (b"", *clocks)
-        self._n_clocks = len(self._clock_texts)
-        self._clocks = <Text*> calloc(self._n_clocks, sizeof(Text))
-        if self._clocks == NULL:
-            raise MemoryError
-        for i in range(self._n_clocks):
-            self._clocks[i] = text_of(<bytes?> self._clock_texts[i])
-        return 0
 
     cdef int _locate(self, const uint32_t[:] block, const int64_t[:] start, const int64_t[:] end) except -1:
         """Find the bytes of each span, inside its payload."""

@@ -12,6 +12,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy
 
+from bridge.codec._text cimport Text, text_of, texts_of
 from bridge.codec._wire cimport read_field, read_number_or_field
 from bridge.codec.points._point_fields cimport (
     DOUBLE_FRAME, FIELDS, KEY, TEXT_FRAME, digits_of, parent_size, put_decimal, put_double, put_head, put_hex, put_parent,
@@ -35,10 +36,6 @@ cdef enum:
     MAX_GROUPS = 100  # so deep groups of unknown fields nest
     SLOTS = 256  # of keys that were met in one point, a power of two
     TRIES = 16
-
-cdef struct Text:
-    const char* data
-    Py_ssize_t n
 
 cdef struct Tag:
     Text key
@@ -74,11 +71,6 @@ cdef struct Point:
     uint8_t parent_digits
 
 NO_CLOCK = np.zeros(0, np.uint32)
-
-
-cdef Text text_of(bytes text):
-    """Its bytes; whoever asks keeps it alive."""
-    return Text(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
 
 
 cdef list METHOD = [b"", *(m.name.lower().encode() for m in Method if m)]
@@ -210,7 +202,9 @@ cdef class PointSplicer:
             raise ValueError("PointSplicer: columns of unequal length")
         self._confidence = sure
         self._take_tags()
-        self._take_clocks(clocks)
+        self._clock_texts = (b"", *clocks)
+        self._n_clocks = len(self._clock_texts)
+        self._clocks = texts_of(self._clock_texts)
         self._locate(block, start, end)
         self._decide(decisions.outcome, decisions.method, decisions.encode, clock)
         with nogil:
@@ -236,17 +230,6 @@ cdef class PointSplicer:
             key, text = self._tag_texts[i]
             self._tags[i] = Tag(text_of(key), text_of(text))
         self._n_tags = len(self._tag_texts)
-        return 0
-
-    cdef int _take_clocks(self, clocks) except -1:
-        cdef Py_ssize_t i
-        self._clock_texts = (b"", *clocks)
-        self._n_clocks = len(self._clock_texts)
-        self._clocks = <Text*> calloc(self._n_clocks, sizeof(Text))
-        if self._clocks == NULL:
-            raise MemoryError
-        for i in range(self._n_clocks):
-            self._clocks[i] = text_of(<bytes?> self._clock_texts[i])
         return 0
 
     cdef int _locate(self, const uint32_t[:] block, const int64_t[:] start, const int64_t[:] end) except -1:
