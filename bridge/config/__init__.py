@@ -20,7 +20,8 @@ from bridge.config.exporters import (
 )
 from bridge.config.loader import Loaded, load
 from bridge.config.profiles import load_profiles
-from bridge.config.settings import DatakitReceiverSettings, Settings
+from bridge.config.receivers import DatakitReceiverSettings
+from bridge.config.settings import Settings
 
 __all__ = [
     "ConsoleExporterSettings",
