@@ -1,21 +1,56 @@
-"""Admission: how many bytes of requests may be in flight, and whether any still are."""
+"""Admission: how many requests, and bytes of them, may be in flight, and whether any still are."""
 
+import math
+import sys
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import anyio
+from google.rpc.code_pb2 import Code
 
-from bridge.errors import RetryableError, Throttled
+from bridge.errors import BridgeError, RetryableError, Throttled
+from bridge.receivers.refusals import Refusal, Refused
 
 T = TypeVar("T")
+TIMED_OUT = "request_timeout"
 _STOPPING = "the bridge is stopping, try again"
+LOOK_AGAIN_S = 0.2
+"""Memory that others free is noticed by looking."""
+
+
+class Memory(Protocol):
+    """What all listeners of a process have together, in bytes."""
+
+    def take(self, size: int, *, alone: bool) -> None:
+        """Count in bytes of a request. Raises Throttled where there is no room.
+
+        alone: nothing else is under way at its listener, so that what does not fit now never would.
+        """
+        ...
+
+    def give(self, size: int) -> None:
+        """Count out bytes that were taken."""
+        ...
+
+
+class Unbounded:
+    """As much as is asked for."""
+
+    def take(self, size: int, *, alone: bool) -> None:
+        """See `Memory.take`."""
+
+    def give(self, size: int) -> None:
+        """See `Memory.give`."""
+
+
+UNBOUNDED = Unbounded()
 
 
 class Admission:
-    """Bounds the bytes of the requests being handled, and knows when none is left. For one event loop."""
+    """Bounds the requests being handled and their bytes, and knows when none is left. For one event loop."""
 
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
+    def __init__(self, limit_bytes: int, memory: Memory = UNBOUNDED, *, max_requests: int = sys.maxsize) -> None:
+        self._limit_bytes, self._memory, self._max_requests = limit_bytes, memory, max_requests
         self._closed = False
         self._idle = anyio.Event()
         self._left = anyio.Event()
@@ -31,16 +66,30 @@ class Admission:
         return len(self._inside)
 
     def enter(self) -> "Lease":
-        """Count a request in until its lease is closed. Raises RetryableError once `close` was called."""
+        """Count a request in until its lease is closed.
+
+        Raises RetryableError once `close` was called, and Throttled where as many are inside as may be.
+        """
         if self._closed:
             raise RetryableError(_STOPPING)
+        if len(self._inside) >= self._max_requests:
+            text = f"{self.requests} requests are being handled (max_concurrent_requests = {self._max_requests})"
+            raise Throttled(text, reason="max_concurrent_requests")
         lease = Lease(self)
         self._inside.add(lease)
         return lease
 
+    async def enter_by(self, deadline: float) -> "Lease":
+        """The same once there is room. Raises Throttled when there is none by the deadline, see `Lease.take_by`."""
+        with anyio.CancelScope(deadline=deadline):
+            while not self._closed and len(self._inside) >= self._max_requests:
+                await self._left.wait()
+        return self.enter()
+
     def close(self) -> None:
         """Let no request in any more; those inside go on."""
         self._closed = True
+        self._left.set()
 
     async def drain(self, within_s: float) -> None:
         """Let no request in any more; give those inside this time, then cancel what is left, without waiting for it."""
@@ -65,10 +114,12 @@ class Admission:
                 f"{self.in_flight_bytes} bytes of requests are being handled, {size} more would exceed "
                 f"max_in_flight_bytes = {self._limit_bytes}"
             )
+        self._memory.take(size, alone=not busy_bytes)
         self.in_flight_bytes += size
 
     def _leave(self, lease: "Lease") -> None:
         self.in_flight_bytes -= lease.size
+        self._memory.give(lease.size)
         self._inside.remove(lease)
         self._left.set()
         self._left = anyio.Event()
@@ -79,13 +130,13 @@ class Admission:
 class Lease:
     """One request's place; what it took is given back when it is closed."""
 
-    __slots__ = ("_admission", "_cancelled", "_open", "_scope", "size")
+    __slots__ = ("_admission", "_ended", "_open", "_scope", "size")
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
         self._open = True
         self._scope: anyio.CancelScope | None = None
-        self._cancelled = False
+        self._ended: BridgeError | None = None
         self.size = 0
 
     def take(self, size: int) -> None:
@@ -103,7 +154,8 @@ class Lease:
         try:
             with anyio.CancelScope(deadline=deadline):
                 while not self._fits(size):
-                    await admission._left.wait()
+                    with anyio.move_on_after(LOOK_AGAIN_S):
+                        await admission._left.wait()
                 return
         finally:
             admission._stalled_bytes -= held
@@ -116,18 +168,29 @@ class Lease:
             return False
         return True
 
-    async def run(self, work: Awaitable[T]) -> T:
-        """What the work returns. Raises RetryableError when `cancel` ended it; may be called once."""
-        with anyio.CancelScope() as scope:
+    async def run(self, work: Awaitable[T], within_s: float = math.inf) -> T:
+        """What the work returns; may be called once.
+
+        Raises what it was ended with, RetryableError where `cancel` did that, and Refused when it took longer than it
+        may.
+        """
+        with anyio.CancelScope(deadline=anyio.current_time() + within_s) as scope:
             self._scope = scope
-            if self._cancelled:
+            if self._ended:
                 scope.cancel()
             return await work
-        raise RetryableError(_STOPPING)
+        if self._ended:
+            raise self._ended
+        text = f"the request was not done within {within_s:g} s (request_timeout)"
+        raise Refused(Refusal(TIMED_OUT, Code.UNAVAILABLE, 503, text, retry_after_s=1.0))
 
     def cancel(self) -> None:
         """End the work, so that its sender is still answered."""
-        self._cancelled = True
+        self.end(RetryableError(_STOPPING))
+
+    def end(self, why: BridgeError) -> None:
+        """End the work with this error."""
+        self._ended = why
         if self._scope is not None:
             self._scope.cancel()
 

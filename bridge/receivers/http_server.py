@@ -1,7 +1,8 @@
 """What HTTP receivers share: listening, reading a body within bounds, and a stop that answers what is under way."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 
 import anyio
@@ -9,14 +10,20 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from google.rpc.code_pb2 import Code
 
+from bridge.connections import Connections, ListenerLimits, timed
 from bridge.errors import ConfigError, InvalidData, TooLarge
 from bridge.receivers.addresses import bind, host_port, listening_hosts
 from bridge.receivers.admission import Admission
 from bridge.receivers.compression import ENCODINGS
 from bridge.receivers.refusals import Refusal, Refused
+from bridge.security import ListenerSecurity
+from bridge.telemetry import Instruments
 
+UNAUTHENTICATED = {"WWW-Authenticate": "Bearer"}
+"""What a 401 says of how to do better."""
 BODY_TIMEOUT_S = 30.0
 IDLE_TIMEOUT_S = 120.0
+FIRST_CLAIM_BYTES = 1 << 20
 GROWTH = 8
 """What a compressed body is taken to grow by when it is decided whether to decompress it in a thread."""
 # The rest of a refused body is read and thrown away this long, so that its sender comes to read the answer.
@@ -44,10 +51,15 @@ class HttpServer:
         body_timeout_s: float,
         idle_timeout_s: float,
         share_port: bool,
+        instruments: Instruments,
+        limits: ListenerLimits,
+        security: ListenerSecurity | None = None,
     ) -> None:
         self.host, self.port, self._share_port = host, port, share_port
+        self._security = security or ListenerSecurity()
         self._name, self._handler, self._admission = name, handler, admission
         self._drain_s, self._body_timeout_s, self._idle_timeout_s = drain_s, body_timeout_s, idle_timeout_s
+        self._connections = Connections(limits, instruments.closed_connections_of(name))
 
     @property
     def address(self) -> str:
@@ -58,37 +70,46 @@ class HttpServer:
     async def running(self) -> AsyncIterator[None]:
         """Listen while the context is open; see `bridge.component.Receiver`."""
         app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self._handler)
-        runner = web.AppRunner(
-            app,
-            access_log=None,
-            logger=_wire_log,
-            auto_decompress=False,
-            keepalive_timeout=self._idle_timeout_s,
-            lingering_time=min(_LINGER_S, self._body_timeout_s),
-            shutdown_timeout=_CLOSE_S,
-        )
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        runner = web.AppRunner(app, shutdown_timeout=_CLOSE_S)
+        context = self._security.context()
         await runner.setup()
         try:
-            await self._listen(runner)
+            await self._listen(runner, context)
             yield
         finally:
             with anyio.CancelScope(shield=True):
                 await self._stop(runner)
 
-    async def _listen(self, runner: web.AppRunner) -> None:
+    def authenticate(self, request: web.Request, others: Iterable[str] = ()) -> None:
+        """Return where the request shows a token that is known, or is one of others. Raises Unauthenticated."""
+        self._security.check(request.headers.get(self._security.header), others)
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        return await timed(request, self._handler)
+
+    async def _listen(self, runner: web.AppRunner, context: ssl.SSLContext | None) -> None:
+        assert runner.server is not None  # noqa: S101 -- it was set up
         for host in listening_hosts(self.host):
             try:
                 sock = bind(host, self.port, share=self._share_port)
                 self.port = sock.getsockname()[1]
-                await web.SockSite(runner, sock).start()
+                await self._connections.listen(
+                    runner.server,
+                    sock,
+                    context,
+                    access_log=None,
+                    logger=_wire_log,
+                    auto_decompress=False,
+                    keepalive_timeout=self._idle_timeout_s,
+                    lingering_time=min(_LINGER_S, self._body_timeout_s),
+                )
             except OSError as exc:
                 where = host_port(host, self.port)
                 raise ConfigError(f"{self._name}: cannot listen on {where}: {exc.strerror or exc}") from exc
 
     async def _stop(self, runner: web.AppRunner) -> None:
-        for site in runner.sites:
-            await site.stop()
+        self._connections.close()
         # aiohttp drops what still comes in on a connection once its own shutdown has begun, so bodies that are on
         # their way are waited for before
         await self._admission.drain(self._drain_s)
@@ -97,14 +118,18 @@ class HttpServer:
 
 
 async def read_body(request: web.Request, claim: Claim, *, max_bytes: int, timeout_s: float) -> bytes:
-    """The body as it came over the wire; its bytes are claimed before they are read, as far as that is known.
+    """The body as it came over the wire, its bytes claimed at first as they are declared, and then by doubling.
+
+    So a sender who takes his time holds no more of what all have together than twice what he sent, or
+    FIRST_CLAIM_BYTES.
 
     Raises TooLarge, InvalidData where the bytes are no HTTP, Refused where they come too slowly or not at all, and
     what the claim raises. The time a claim takes does not count.
     """
     declared = request.content_length
     _check_size(declared or 0, max_bytes)
-    await claim(declared or 0)
+    claimed = min(declared or 0, FIRST_CLAIM_BYTES)
+    await claim(claimed)
     pieces: list[bytes] = []
     size = 0
     try:
@@ -113,10 +138,12 @@ async def read_body(request: web.Request, claim: Claim, *, max_bytes: int, timeo
                 pieces.append(piece)
                 size += len(piece)
                 _check_size(size, max_bytes)
-                if declared is None:
+                if size > claimed:
+                    more = max(size - claimed, min(claimed, (declared or 0) - claimed))
                     left_s = scope.deadline - anyio.current_time()
                     scope.deadline = float("inf")
-                    await claim(len(piece))
+                    await claim(more)
+                    claimed += more
                     scope.deadline = anyio.current_time() + left_s
     except TimeoutError as exc:
         raise Refused(_slow(timeout_s)) from exc

@@ -1,6 +1,8 @@
 """The way of one request that all protocols share: admit, decode, hand over, count."""
 
 import logging
+import sys
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol, TypeVar
@@ -8,8 +10,9 @@ from typing import Protocol, TypeVar
 import anyio
 from anyio.to_thread import run_sync
 
-from bridge.component import SpanConsumer
-from bridge.receivers.admission import Admission
+from bridge.codec.limits import SPAN_TOO_LARGE
+from bridge.component import Signal, SignalForwarder, SpanConsumer
+from bridge.receivers.admission import UNBOUNDED, Admission, Memory
 from bridge.receivers.refusals import Refusal, refusal_of
 from bridge.spans import SpanBatch
 from bridge.telemetry import Instruments
@@ -23,6 +26,9 @@ DRAIN_S = 5.0
 INLINE_BYTES = 512 * 1024
 """Up to this size a body is decoded on the event loop: a hop to a thread and back costs more than it frees."""
 _DECODING_THREADS = 2
+_LOG_AGAIN_S = 60.0
+_MAX_LOGGED = 20
+"""So many kinds of errors are told apart within a minute; a text may hold what a sender wrote."""
 
 T = TypeVar("T")
 
@@ -43,6 +49,11 @@ class Decoded(Protocol):
         ...
 
     @property
+    def oversized(self) -> int:
+        """How many of the rejected ones are larger than a span may be."""
+        ...
+
+    @property
     def faulty(self) -> Mapping[str, int]:
         """eSpans in the batch with a missing or unreadable key, by key."""
         ...
@@ -58,14 +69,22 @@ class Intake:
     """What one receiver does with every request, and the counters it keeps while doing so."""
 
     def __init__(
-        self, *, receiver: str, consumer: SpanConsumer, instruments: Instruments, max_in_flight_bytes: int
+        self,
+        *,
+        receiver: str,
+        consumer: SpanConsumer,
+        instruments: Instruments,
+        max_in_flight_bytes: int,
+        memory: Memory = UNBOUNDED,
+        max_requests: int = sys.maxsize,
     ) -> None:
-        self.admission = Admission(max_in_flight_bytes)
+        self.admission = Admission(max_in_flight_bytes, memory, max_requests=max_requests)
         self._receiver = receiver
         self._attributes = {"receiver": receiver}
         self._consumer = consumer
         self._instruments = instruments
         self._threads = anyio.CapacityLimiter(_DECODING_THREADS)
+        self._logged: dict[str, float] = {}
         # a counter that appears with its first event hides that event from whoever watches for an increase
         instruments.accepted_spans.add(0, self._attributes)
         instruments.refused_spans.add(0, {**self._attributes, "reason": "invalid"})
@@ -87,7 +106,7 @@ class Intake:
         """
         decoded = await self.run(partial(decode, data, peer=peer), len(data))
         if decoded.rejected:
-            self.count_refused_spans(decoded.rejected, "invalid")
+            self._count_rejected(decoded)
         if len(decoded.batch):
             try:
                 await self.commit(decoded.batch)
@@ -96,6 +115,18 @@ class Intake:
                 raise
             self.count_accepted(len(decoded.batch), decoded.faulty)
         return decoded
+
+    async def forward(self, forwarder: SignalForwarder, signal: Signal, data: bytes, *, as_json: bool = False) -> bytes:
+        """The backend's answer to a request of another signal, which is counted. Raises what the forwarder raises."""
+        answer = await forwarder.forward(signal, data, as_json=as_json)
+        self._instruments.passed_requests.add(1, {**self._attributes, "signal": signal})
+        return answer
+
+    def _count_rejected(self, decoded: Decoded) -> None:
+        if decoded.oversized:
+            self.count_refused_spans(decoded.oversized, SPAN_TOO_LARGE)
+        if decoded.rejected > decoded.oversized:
+            self.count_refused_spans(decoded.rejected - decoded.oversized, "invalid")
 
     async def commit(self, batch: SpanBatch) -> None:
         """Return once the spans are committed. Raises what the consumer raises; counts nothing."""
@@ -116,5 +147,13 @@ class Intake:
         refusal = refusal_of(error)
         self._instruments.refused_requests.add(1, {**self._attributes, "reason": refusal.reason})
         if refusal.reason == "internal":
-            log.error("request failed", exc_info=error, extra={"receiver": self._receiver})
+            self._log(error)
         return refusal
+
+    def _log(self, error: Exception) -> None:
+        """Log it, with its traceback, unless one of its kind was logged within the last minute: all are counted."""
+        kind, now = f"{type(error).__name__} {error}"[:200], time.monotonic()
+        self._logged = {known: until for known, until in self._logged.items() if until > now}
+        if kind not in self._logged and len(self._logged) < _MAX_LOGGED:
+            self._logged[kind] = now + _LOG_AGAIN_S
+            log.error("request failed", exc_info=error, extra={"receiver": self._receiver})

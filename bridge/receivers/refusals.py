@@ -10,6 +10,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
 from bridge.errors import PermanentError, RetryableError, Throttled, TooLarge
+from bridge.security import Unauthenticated
 
 DEFAULT_RETRY_AFTER_S = 1.0
 # the text travels in a header as well, and headers are small
@@ -61,10 +62,12 @@ def refusal_of(error: Exception) -> Refusal:
         case RetryableError():
             wait = DEFAULT_RETRY_AFTER_S if error.retry_after_s is None else error.retry_after_s
             if isinstance(error, Throttled):
-                return Refusal("throttled", Code.RESOURCE_EXHAUSTED, 429, str(error), wait)
+                return Refusal(error.reason, Code.RESOURCE_EXHAUSTED, 429, str(error), wait)
             return Refusal("unavailable", Code.UNAVAILABLE, 503, str(error), wait)
         case TooLarge():
             return Refusal("too_large", Code.RESOURCE_EXHAUSTED, 413, str(error))
+        case Unauthenticated():
+            return Refusal("unauthenticated", Code.UNAUTHENTICATED, 401, str(error))
         case PermanentError():
             return Refusal("invalid", Code.INVALID_ARGUMENT, 400, str(error))
         case _:

@@ -15,6 +15,7 @@ import aiohttp
 import anyio
 from yarl import URL
 
+from bridge.security import ClientTls, Identity, Reloaded
 from bridge.telemetry import Instruments
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,16 @@ class Copy:
 class Forwarder:
     """Sends copies to the same path at another server."""
 
-    def __init__(self, url: str, *, instruments: Instruments, max_queued_bytes: int = MAX_QUEUED_BYTES) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        instruments: Instruments,
+        max_queued_bytes: int = MAX_QUEUED_BYTES,
+        tls: Reloaded[Identity] | None = None,
+    ) -> None:
+        """`tls`: for a url of https; without it the system's authorities are trusted."""
+        self._tls = tls or Reloaded("receivers.datakit.forward_to", "certificates", (), ClientTls().load)
         parts = urlsplit(url)
         self._base, self._shown = url.rstrip("/"), f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         self._instruments, self._max_queued_bytes = instruments, max_queued_bytes
@@ -54,6 +64,7 @@ class Forwarder:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Send copies while the context is open; those still queued when it is left are dropped and counted."""
+        self._tls.start()
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
         async with (
             aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session,
@@ -101,7 +112,12 @@ class Forwarder:
         url = URL(self._base + copy.target, encoded=True)
         try:
             async with session.post(
-                url, data=copy.body, headers=headers, skip_auto_headers=left_out, allow_redirects=False
+                url,
+                data=copy.body,
+                headers=headers,
+                skip_auto_headers=left_out,
+                allow_redirects=False,
+                ssl=self._tls.value.context,
             ) as response:
                 return "" if 200 <= response.status < 300 else f"http_{response.status}"
         except TimeoutError:

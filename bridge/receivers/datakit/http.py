@@ -4,7 +4,7 @@ import json
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Protocol
@@ -16,8 +16,9 @@ from google.rpc.code_pb2 import Code
 from bridge import __version__
 from bridge.codec.points.decode import InvalidPoints, decode_points
 from bridge.component import SpanConsumer
+from bridge.connections import ListenerLimits
 from bridge.receivers.addresses import peer_host
-from bridge.receivers.admission import Lease
+from bridge.receivers.admission import UNBOUNDED, Lease, Memory
 from bridge.receivers.compression import ENCODINGS, decompress
 from bridge.receivers.datakit.forwarding import Copy, Forwarder
 from bridge.receivers.datakit.holding import Holding
@@ -26,6 +27,7 @@ from bridge.receivers.http_server import (
     BODY_TIMEOUT_S,
     GROWTH,
     IDLE_TIMEOUT_S,
+    UNAUTHENTICATED,
     HttpServer,
     encoding_of,
     hang_up_after,
@@ -33,6 +35,7 @@ from bridge.receivers.http_server import (
 )
 from bridge.receivers.intake import DRAIN_S, MAX_IN_FLIGHT_BYTES, MAX_REQUEST_BYTES, Intake
 from bridge.receivers.refusals import Refusal, Refused, refusal_of
+from bridge.security import Identity, ListenerSecurity, Reloaded, basic_password
 from bridge.spans import SpanBatch
 from bridge.telemetry import Instruments
 
@@ -88,6 +91,8 @@ class DatakitReceiver:
         port: int = 9529,
         max_request_bytes: int = MAX_REQUEST_BYTES,
         max_in_flight_bytes: int = MAX_IN_FLIGHT_BYTES,
+        memory: Memory = UNBOUNDED,
+        limits: ListenerLimits = ListenerLimits(),  # noqa: B008 -- frozen
         hold_s: float = HOLD_S,
         max_held_requests: int = MAX_HELD_REQUESTS,
         forward_to: str | None = None,
@@ -95,6 +100,8 @@ class DatakitReceiver:
         body_timeout_s: float = BODY_TIMEOUT_S,
         idle_timeout_s: float = IDLE_TIMEOUT_S,
         share_port: bool = False,
+        security: ListenerSecurity | None = None,
+        forward_tls: Reloaded[Identity] | None = None,
         decode: PointDecoder = decode_points,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -102,8 +109,15 @@ class DatakitReceiver:
         dates points that come without a time; the rest as for OTLP."""
         self._max_request_bytes, self._body_timeout_s = max_request_bytes, body_timeout_s
         self._decode, self._now_ns = decode, now_ns
+        # what is held is done by then, and what the store does not answer is given up
+        self._request_timeout_s = hold_s + body_timeout_s
         self._intake = Intake(
-            receiver=self.name, consumer=consumer, instruments=instruments, max_in_flight_bytes=max_in_flight_bytes
+            receiver=self.name,
+            consumer=consumer,
+            instruments=instruments,
+            max_in_flight_bytes=max_in_flight_bytes,
+            memory=memory,
+            max_requests=limits.max_concurrent_requests,
         )
         attributes = {"receiver": self.name}
         self._holding = Holding(
@@ -111,7 +125,8 @@ class DatakitReceiver:
             max_held=max_held_requests,
             held=lambda: instruments.held_requests.add(1, attributes),
         )
-        self._forwarder = Forwarder(forward_to, instruments=instruments) if forward_to else None
+        self._security = security or ListenerSecurity()
+        self._forwarder = Forwarder(forward_to, instruments=instruments, tls=forward_tls) if forward_to else None
         self._server = HttpServer(
             self.name,
             self._handle,
@@ -122,6 +137,9 @@ class DatakitReceiver:
             body_timeout_s=body_timeout_s,
             idle_timeout_s=idle_timeout_s,
             share_port=share_port,
+            instruments=instruments,
+            limits=limits,
+            security=self._security,
         )
         self._losses = Losses()
         self._started_s = 0.0
@@ -154,18 +172,27 @@ class DatakitReceiver:
             yield
 
     async def _handle(self, request: web.Request) -> web.Response:
-        if request.path == PING and request.method in ("GET", "HEAD"):
-            return self._pong()
         deadline = anyio.current_time() + self._holding.hold_s
         try:
+            self._server.authenticate(request, _other_tokens(request))
+            if request.path == PING and request.method in ("GET", "HEAD"):
+                return self._pong()
             _check_target(request)
-            with self._intake.admission.enter() as lease:
-                body = await lease.run(self._take(request, lease, deadline))
+            with await self._holding.enter(self._intake.admission, deadline) as lease:
+                body = await self._holding.run(lease, self._take(request, lease, deadline), self._request_timeout_s)
         except Exception as exc:  # noqa: BLE001 - the root of a request: whatever happened is answered, and logged once
             return self._refused(exc)
         if self._forwarder:
-            self._forwarder.offer(Copy(request.raw_path, request.headers, body))
+            self._forwarder.offer(self._copy(request, body))
         return web.Response()
+
+    def _copy(self, request: web.Request, body: bytes) -> Copy:
+        """The request as it came, but for the token where it was for us."""
+        if not self._security.asks_for_tokens:
+            return Copy(request.raw_path, request.headers, body)
+        ours = (self._security.header, "authorization")
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in ours}
+        return Copy(str(request.rel_url.without_query_params("token")), headers, body)
 
     async def _take(self, request: web.Request, lease: Lease, deadline: float) -> bytes:
         """Return the body as it came, once what it holds is committed."""
@@ -196,7 +223,7 @@ class DatakitReceiver:
         return body
 
     async def _commit(self, points: DecodedPoints, deadline: float) -> None:
-        reason = "stopping"
+        reason = cancelled = "cancelled"
         try:
             await self._holding.until_taken(partial(self._intake.commit, points.batch), deadline)
             reason = ""
@@ -204,6 +231,8 @@ class DatakitReceiver:
             reason = refusal_of(exc).reason
             raise
         finally:  # also where the bridge stops before they could be taken
+            if reason == cancelled:
+                reason = "held_too_long" if anyio.current_time() > deadline else "stopping"
             if reason:
                 self._intake.count_refused_spans(len(points.batch), reason)
                 self._losses.add_points(reason, len(points.batch))
@@ -239,8 +268,13 @@ class DatakitReceiver:
         return web.json_response({"content": content})
 
 
-_HINTS = {"method": {"Allow": "POST"}, "encoding": {"Accept-Encoding": ", ".join(ENCODINGS)}}
+_HINTS = {
+    "unauthenticated": UNAUTHENTICATED,
+    "method": {"Allow": "POST"},
+    "encoding": {"Accept-Encoding": ", ".join(ENCODINGS)},
+}
 _CODES: Mapping[str, str] = {
+    "unauthenticated": "datakit.unauthenticated",
     "not_found": "datakit.notFound",
     "method": "datakit.methodNotAllowed",
     "encoding": "datakit.unsupportedEncoding",
@@ -251,6 +285,15 @@ _CODES: Mapping[str, str] = {
     "internal": "datakit.internalError",
 }
 """Codes for what is wrong with a request, by reason; points that cannot be read bring their own."""
+
+
+def _other_tokens(request: web.Request) -> Iterator[str]:
+    """Tokens where agents can put them: in the address they have, which may end in ?token=TOKEN or begin with :TOKEN@.
+
+    Agents append a query of their own behind another question mark, whether or not the address has one.
+    """
+    yield request.query.get("token", "").partition("?")[0]
+    yield basic_password(request.headers.get("Authorization"))
 
 
 def _check_target(request: web.Request) -> None:

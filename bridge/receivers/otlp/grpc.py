@@ -5,8 +5,10 @@ so the spans are the consumer's from the moment it is called. Calls are counted 
 because `Server.stop` returns before an aborted handler has ended.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import NoReturn
 
 import anyio
@@ -17,29 +19,43 @@ from grpc_reflection.v1alpha import reflection
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
 from bridge.codec.otlp_protobuf import decode_request
-from bridge.component import SpanConsumer
+from bridge.component import Signal, SignalForwarder, SpanConsumer
+from bridge.connections import NOT_READ, ListenerLimits
 from bridge.errors import ConfigError
 from bridge.receivers.addresses import bind, host_port, listening_hosts, peer_host
-from bridge.receivers.intake import DRAIN_S, MAX_IN_FLIGHT_BYTES, MAX_REQUEST_BYTES, Decoder, Intake
+from bridge.receivers.admission import UNBOUNDED, Lease, Memory
+from bridge.receivers.intake import DRAIN_S, MAX_IN_FLIGHT_BYTES, MAX_REQUEST_BYTES, Decoded, Decoder, Intake
+from bridge.receivers.otlp.grpc_reading import MessageReader
+from bridge.receivers.otlp.grpc_security import Authentication, server_credentials
 from bridge.receivers.otlp.status import success_protobuf
 from bridge.receivers.refusals import Refusal
+from bridge.security import ListenerSecurity
 from bridge.telemetry import Instruments
 
 TRACE_SERVICE = trace_service_pb2.DESCRIPTOR.services_by_name["TraceService"].full_name
 _EXPORT = f"/{TRACE_SERVICE}/Export"
 _OTHER_SIGNALS = "/opentelemetry.proto.collector."
+_FORWARDED: dict[str, Signal] = {
+    f"{_OTHER_SIGNALS}metrics.v1.MetricsService/Export": "metrics",
+    f"{_OTHER_SIGNALS}logs.v1.LogsService/Export": "logs",
+}
 _DETAILS_KEY = "grpc-status-details-bin"
 # More calls of one connection wait at their sender; here each could hold a body before admission sees it.
 _CALLS_PER_CONNECTION = 100
-# Clients are asked to connect again, which they do without failing a call; calls under way may take the latter.
-_SHARED_AGES = (("grpc.max_connection_age_ms", 60_000), ("grpc.max_connection_age_grace_ms", 30_000))
+# Clients are asked to connect again, which they do without failing a call. What is left of calls whose answer nobody
+# reads goes with its connection; and connections would stay with the one of several processes that was there first.
+_AGE_S, _SHARED_AGE_S = 600.0, 60.0
+# A peer with calls under way that does not answer a ping is gone.
+_PING_S, _PONG_S = 60.0, 20.0
 # How long a client may take to receive the answer to a call that was cancelled because the receiver stops.
 _ANSWER_S = 1.0
+IDLE_TIMEOUT_S = 300.0
+_MAX_MS = 2**31 - 1
 # How long health watchers may take to be told; without any a stop does not wait.
 _WATCHERS_S = 0.2
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
-_Export = Callable[[bytes, Context], Awaitable[bytes]]
+_Export = Callable[[object, Context], Awaitable[bytes]]
 
 
 class GrpcReceiver:
@@ -56,20 +72,35 @@ class GrpcReceiver:
         port: int = 4317,
         max_request_bytes: int = MAX_REQUEST_BYTES,
         max_in_flight_bytes: int = MAX_IN_FLIGHT_BYTES,
+        memory: Memory = UNBOUNDED,
+        limits: ListenerLimits = ListenerLimits(),  # noqa: B008 -- frozen
+        idle_timeout_s: float = IDLE_TIMEOUT_S,
         drain_s: float = DRAIN_S,
         share_port: bool = False,
+        security: ListenerSecurity | None = None,
         decode: Decoder = decode_request,
+        forwarder: SignalForwarder | None = None,
     ) -> None:
         """`drain_s`: how long calls in flight may take to be answered once the receiver stops; `share_port`: other
-        processes listen on the same port."""
+        processes listen on the same port; `security`: TLS, and the tokens that senders must show; `forwarder`: takes
+        metrics and logs, which are refused without one."""
         self.host = host
         self.port = port
         self._max_request_bytes = max_request_bytes
         self._drain_s = drain_s
         self._share_port = share_port
-        self._decode = decode
+        self._limits, self._idle_timeout_s = limits, idle_timeout_s
+        self._reader = MessageReader(max(1, max_in_flight_bytes // max_request_bytes))
+        self._count_closed = instruments.closed_connections_of(self.name)
+        self._security = security or ListenerSecurity()
+        self._decode, self._forwarder = decode, forwarder
         self._intake = Intake(
-            receiver=self.name, consumer=consumer, instruments=instruments, max_in_flight_bytes=max_in_flight_bytes
+            receiver=self.name,
+            consumer=consumer,
+            instruments=instruments,
+            max_in_flight_bytes=max_in_flight_bytes,
+            memory=memory,
+            max_requests=limits.max_concurrent_requests,
         )
 
     @property
@@ -80,6 +111,7 @@ class GrpcReceiver:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Listen while the context is open; see `bridge.component.Receiver`."""
+        self._security.start()
         server = self._server()
         serving = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs do not know it
         health_pb2_grpc.add_HealthServicer_to_server(serving, server)
@@ -94,26 +126,49 @@ class GrpcReceiver:
                 await self._stop(server)
 
     def _server(self) -> grpc.aio.Server:
-        # connections stay where they are: of several processes one would have those that came while it was alone
-        ages = _SHARED_AGES if self._share_port else ()
+        checks = [Authentication(self._security, self._refuse)] if self._security.asks_for_tokens else []
         server = grpc.aio.server(
+            interceptors=checks,
             options=[
-                *ages,
+                *self._bounds(),
                 # a second server on the same port must fail to bind, not take half of the calls
                 ("grpc.so_reuseport", int(self._share_port)),
                 ("grpc.max_receive_message_length", self._max_request_bytes),
                 ("grpc.max_concurrent_streams", _CALLS_PER_CONNECTION),
-            ]
+            ],
         )
-        server.add_generic_rpc_handlers((_Methods(self._export),))
+        known: dict[str, _Export] = {_EXPORT: self._export}
+        if self._forwarder:
+            known |= {method: partial(self._forward, signal) for method, signal in _FORWARDED.items()}
+        server.add_generic_rpc_handlers((_Methods(known),))
         names = (TRACE_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
         return server
 
+    def _bounds(self) -> Iterator[tuple[str, int]]:
+        """What gRPC's core keeps by itself; it counts nothing of it."""
+        limits = self._limits
+        yield "grpc.max_allowed_incoming_connections", limits.max_connections
+        seconds = {
+            "grpc.server_handshake_timeout_ms": limits.header_timeout_s,
+            "grpc.http2.settings_timeout": limits.header_timeout_s,
+            "grpc.max_connection_idle_ms": self._idle_timeout_s,
+            "grpc.max_connection_age_ms": _SHARED_AGE_S if self._share_port else _AGE_S,
+            "grpc.max_connection_age_grace_ms": limits.request_timeout_s + limits.write_timeout_s,
+            "grpc.keepalive_time_ms": _PING_S,
+            "grpc.keepalive_timeout_ms": _PONG_S,
+        }
+        for name, value_s in seconds.items():
+            yield name, max(1, min(_MAX_MS, round(value_s * 1000)))
+
     def _bind(self, server: grpc.aio.Server) -> None:
         for host in listening_hosts(self.host):
+            address, tls = host_port(host, self.port), self._security.tls
             try:
-                self.port = server.add_insecure_port(host_port(host, self.port))
+                if tls:
+                    self.port = server.add_secure_port(address, server_credentials(tls))
+                else:
+                    self.port = server.add_insecure_port(address)
             except RuntimeError as exc:
                 reason = _why_not(host, self.port)
                 raise ConfigError(f"{self.name}: cannot listen on {host_port(host, self.port)}: {reason}") from exc
@@ -130,16 +185,57 @@ class GrpcReceiver:
             await server.stop(_WATCHERS_S)
         await admission.wait_idle()
 
-    async def _export(self, data: bytes, context: Context) -> bytes:
+    async def _export(self, _requests: object, context: Context) -> bytes:
         try:
             lease = self._intake.admission.enter()
             context.add_done_callback(lambda _: lease.close())  # type: ignore[arg-type]  # the stubs want a subclass
-            self._intake.count_bytes(len(data))
-            lease.take(len(data))
-            decoded = await lease.run(self._intake.take(data, self._decode, peer=peer_host(context.peer())))
+            decoded = await lease.run(self._take(context, lease), self._limits.request_timeout_s)
         except Exception as exc:  # noqa: BLE001 - the root of a call: whatever happened is answered, and logged once
-            await _abort(context, self._intake.refuse(exc))
+            await self._refuse(exc, context)
+        self._until_read(context)
         return success_protobuf(decoded.rejected, decoded.rejection)
+
+    async def _take(self, context: Context, lease: Lease) -> Decoded:
+        data = await self._read(context, lease)
+        return await self._intake.take(data, self._decode, peer=peer_host(context.peer()))
+
+    async def _read(self, context: Context, lease: Lease) -> bytes:
+        data = await self._reader.read(context, lease)
+        self._intake.count_bytes(len(data))
+        lease.take(len(data))
+        return data
+
+    async def _forward(self, signal: Signal, _requests: object, context: Context) -> bytes:
+        """Pass a request of another signal on, and the backend's answer back."""
+
+        async def pass_on(forwarder: SignalForwarder) -> bytes:
+            return await self._intake.forward(forwarder, signal, await self._read(context, lease))
+
+        try:
+            lease = self._intake.admission.enter()
+            context.add_done_callback(lambda _: lease.close())  # type: ignore[arg-type]  # the stubs want a subclass
+            assert self._forwarder is not None  # noqa: S101 -- else nothing is routed here
+            answer = await lease.run(pass_on(self._forwarder), self._limits.request_timeout_s)
+        except Exception as exc:  # noqa: BLE001 - the root of a call: whatever happened is answered, and logged once
+            await self._refuse(exc, context)
+        self._until_read(context)
+        return answer
+
+    async def _refuse(self, error: Exception, context: Context) -> NoReturn:
+        self._until_read(context)
+        await _abort(context, self._intake.refuse(error))
+
+    def _until_read(self, context: Context) -> None:
+        """Forget the call where its answer is not taken in time; what is left of it goes with its connection."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 -- handlers run in one
+
+        def forget() -> None:
+            self._count_closed(NOT_READ)
+            task.cancel()
+
+        timer = asyncio.get_running_loop().call_later(self._limits.write_timeout_s, forget)
+        context.add_done_callback(lambda _: timer.cancel())  # type: ignore[arg-type]  # the stubs want a subclass
 
 
 async def _abort(context: Context, refusal: Refusal) -> NoReturn:
@@ -154,20 +250,21 @@ _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.Statu
 class _Methods(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
     """Finds the handler of a method, without (de)serializers of gRPC's: bytes in, bytes out."""
 
-    def __init__(self, export: _Export) -> None:
-        self._traces = grpc.unary_unary_rpc_method_handler(export)
+    def __init__(self, known: Mapping[str, _Export]) -> None:
+        # as if they took a stream: gRPC would read the message before anybody could say no to the call
+        self._known = {method: grpc.stream_unary_rpc_method_handler(export) for method, export in known.items()}
         self._others = grpc.unary_unary_rpc_method_handler(_refuse_signal)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
-        if handler_call_details.method == _EXPORT:
-            return self._traces
-        return self._others if handler_call_details.method.startswith(_OTHER_SIGNALS) else None
+        method = handler_call_details.method
+        return self._known.get(method) or (self._others if method.startswith(_OTHER_SIGNALS) else None)
 
 
 async def _refuse_signal(_data: bytes, context: Context) -> bytes:
     await context.abort(
         grpc.StatusCode.UNIMPLEMENTED,
-        f"this bridge takes traces only ({_EXPORT}); send other signals to a collector",
+        f"this bridge takes traces only ({_EXPORT}); with receivers.forward_other_signals = true it passes metrics and "
+        "logs on to its first OTLP exporter, else send them to a collector",
     )
 
 

@@ -11,25 +11,29 @@ from google.rpc.code_pb2 import Code
 
 from bridge.codec.otlp_json import decode_json
 from bridge.codec.otlp_protobuf import decode_request
-from bridge.component import SpanConsumer
+from bridge.component import Signal, SignalForwarder, SpanConsumer
+from bridge.connections import ListenerLimits
 from bridge.receivers.addresses import peer_host
-from bridge.receivers.admission import Lease
+from bridge.receivers.admission import UNBOUNDED, Lease, Memory
 from bridge.receivers.compression import ENCODINGS, decompress
 from bridge.receivers.http_server import (
     BODY_TIMEOUT_S,
     GROWTH,
     IDLE_TIMEOUT_S,
+    UNAUTHENTICATED,
     HttpServer,
     encoding_of,
     hang_up_after,
     read_body,
 )
-from bridge.receivers.intake import DRAIN_S, MAX_IN_FLIGHT_BYTES, MAX_REQUEST_BYTES, Decoded, Decoder, Intake
+from bridge.receivers.intake import DRAIN_S, MAX_IN_FLIGHT_BYTES, MAX_REQUEST_BYTES, Decoder, Intake
 from bridge.receivers.otlp.status import status_json, success_json, success_protobuf
 from bridge.receivers.refusals import Refusal, Refused
+from bridge.security import ListenerSecurity
 from bridge.telemetry import Instruments
 
 PATH = "/v1/traces"
+_FORWARDED: dict[str, Signal] = {"/v1/metrics": "metrics", "/v1/logs": "logs"}
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
 
@@ -58,27 +62,37 @@ class HttpReceiver:
         port: int = 4318,
         max_request_bytes: int = MAX_REQUEST_BYTES,
         max_in_flight_bytes: int = MAX_IN_FLIGHT_BYTES,
+        memory: Memory = UNBOUNDED,
+        limits: ListenerLimits = ListenerLimits(),  # noqa: B008 -- frozen
         drain_s: float = DRAIN_S,
         body_timeout_s: float = BODY_TIMEOUT_S,
         idle_timeout_s: float = IDLE_TIMEOUT_S,
         share_port: bool = False,
+        security: ListenerSecurity | None = None,
         decode: Decoder = decode_request,
         decode_json: Decoder = decode_json,
+        forwarder: SignalForwarder | None = None,
     ) -> None:
         """Limits in bytes hold for a body before and after decompression.
 
         `body_timeout_s`: how long one body may take to arrive; `idle_timeout_s`: how long a connection may stay
         without a whole request head; `drain_s`: how long requests in flight may take once the receiver stops;
-        `share_port`: other processes listen on the same port.
+        `share_port`: other processes listen on the same port; `security`: TLS, and the tokens that senders must show;
+        `forwarder`: takes metrics and logs, which are refused without one.
         """
         self._max_request_bytes = max_request_bytes
-        self._body_timeout_s = body_timeout_s
+        self._body_timeout_s, self._limits, self._forwarder = body_timeout_s, limits, forwarder
         self._formats = {
             PROTOBUF: _Format(PROTOBUF, decode, success_protobuf, lambda status: status.SerializeToString()),
             JSON: _Format(JSON, decode_json, success_json, status_json),
         }
         self._intake = Intake(
-            receiver=self.name, consumer=consumer, instruments=instruments, max_in_flight_bytes=max_in_flight_bytes
+            receiver=self.name,
+            consumer=consumer,
+            instruments=instruments,
+            max_in_flight_bytes=max_in_flight_bytes,
+            memory=memory,
+            max_requests=limits.max_concurrent_requests,
         )
         self._server = HttpServer(
             self.name,
@@ -90,6 +104,9 @@ class HttpReceiver:
             body_timeout_s=body_timeout_s,
             idle_timeout_s=idle_timeout_s,
             share_port=share_port,
+            instruments=instruments,
+            limits=limits,
+            security=security,
         )
 
     @property
@@ -111,13 +128,16 @@ class HttpReceiver:
         answer = format_ or self._formats[JSON]
         try:
             with self._intake.admission.enter() as lease:
-                decoded = await lease.run(self._take(request, format_, lease))
+                body = await lease.run(self._answer(request, format_, lease), self._limits.request_timeout_s)
         except Exception as exc:  # noqa: BLE001 - the root of a request: whatever happened is answered, and logged once
             return _refused(self._intake.refuse(exc), answer)
-        return web.Response(body=answer.success(decoded.rejected, decoded.rejection), content_type=answer.content_type)
+        return web.Response(body=body, content_type=answer.content_type)
 
-    async def _take(self, request: web.Request, format_: _Format | None, lease: Lease) -> Decoded:
-        _check_target(request)
+    async def _answer(self, request: web.Request, format_: _Format | None, lease: Lease) -> bytes:
+        """The body of the answer to a request that was taken."""
+        self._server.authenticate(request)
+        signal = _FORWARDED.get(request.path) if self._forwarder else None
+        _check_target(request, PATH if signal is None else request.path)
         if format_ is None:
             raise Refused(_UNKNOWN_CONTENT_TYPE)
         encoding = encoding_of(request)
@@ -131,21 +151,31 @@ class HttpReceiver:
             inflate = partial(decompress, data, encoding, self._max_request_bytes)
             data = await self._intake.run(inflate, len(data) * GROWTH)
             lease.take(len(data))
-        return await self._intake.take(data, format_.decode, peer=peer_host(request.remote or ""))
+        if signal is not None and self._forwarder is not None:
+            return await self._intake.forward(self._forwarder, signal, data, as_json=format_.content_type == JSON)
+        decoded = await self._intake.take(data, format_.decode, peer=peer_host(request.remote or ""))
+        return format_.success(decoded.rejected, decoded.rejection)
 
 
-def _check_target(request: web.Request) -> None:
-    if request.path != PATH:
+def _check_target(request: web.Request, path: str) -> None:
+    if request.path in _FORWARDED and request.path != path:
+        text = (
+            f"{request.path}: this bridge takes traces only, POST {PATH}; with receivers.forward_other_signals = true "
+            "it passes metrics and logs on to its first OTLP exporter, else send them to a collector"
+        )
+        raise Refused(Refusal("not_found", Code.UNIMPLEMENTED, 404, text))
+    if request.path != path:
         text = f"nothing at {request.path[:200]}: this bridge takes traces only, POST {PATH}"
         raise Refused(Refusal("not_found", Code.NOT_FOUND, 404, text))
     if request.method != "POST":
-        raise Refused(Refusal("method", Code.UNIMPLEMENTED, 405, f"{request.method} {PATH}: only POST is understood"))
+        raise Refused(Refusal("method", Code.UNIMPLEMENTED, 405, f"{request.method} {path}: only POST is understood"))
 
 
 _UNKNOWN_CONTENT_TYPE = Refusal(
     "content_type", Code.INVALID_ARGUMENT, 415, f"Content-Type is not understood; use {PROTOBUF} or {JSON}"
 )
 _HINTS = {
+    "unauthenticated": UNAUTHENTICATED,
     "method": {"Allow": "POST"},
     "content_type": {"Accept": f"{PROTOBUF}, {JSON}"},
     "encoding": {"Accept-Encoding": ", ".join(ENCODINGS)},

@@ -36,6 +36,7 @@ class Decoded:
     batch: SpanBatch
     rejected: int = 0
     rejection: str = ""
+    oversized: int = 0
     faulty: dict[str, int] = field(default_factory=dict)
 
 
@@ -58,6 +59,7 @@ class SmallDecoder:
             make_batch([s.SerializeToString() for s in good]),
             len(spans) - len(good),
             "spans[0]: no trace id" if len(good) < len(spans) else "",
+            0,
             {"req_seq": faulty} if faulty else {},
         )
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import gzip
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -11,12 +13,16 @@ import anyio
 import anyio.lowlevel
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from bridge.receivers.datakit import DatakitReceiver
 from bridge.receivers.datakit.forwarding import Copy, Forwarder
+from bridge.security import ClientTls, ListenerSecurity, Reloaded, ServerTls
 from tests.support.agent import PATH, PROTOBUF, traffic
+from tests.support.certificates import Authority, Files, server_names
 
 BODY = traffic(3, start_ns=1_764_000_000 * 10**9).bodies["127.0.0.1"][0]
+TOKEN = "token-of-an-agent-01234567"  # noqa: S105 -- of this test alone
 
 
 class Linker:
@@ -37,14 +43,14 @@ class Linker:
 
 
 @asynccontextmanager
-async def linker(status: int = 200) -> AsyncIterator[Linker]:
+async def linker(status: int = 200, tls: ssl.SSLContext | None = None) -> AsyncIterator[Linker]:
     other = Linker(status)
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", other.handle)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, auto_decompress=False)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    other.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    other.url = f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
     try:
         yield other
     finally:
@@ -142,3 +148,51 @@ async def test_the_queue_is_bounded(meter) -> None:
                 forwarder.offer(Copy(PATH, {}, bytes(10)))
             assert meter.read("receiver_forward_dropped_requests") == {("queue_full",): 2}
     assert meter.read("receiver_forward_dropped_requests") == {("queue_full",): 2, ("stopping",): 6}
+
+
+@pytest.mark.parametrize("asked", [True, False])
+async def test_a_token_that_was_for_the_bridge_is_not_passed_on(consumer: Any, meter: Any, asked: bool) -> None:
+    """The other linker gets the copy without it; where the bridge asks for none, the request is as it came."""
+    async with linker() as other:
+        receiver = DatakitReceiver(
+            consumer,
+            instruments=meter.instruments,
+            port=0,
+            forward_to=other.url,
+            security=ListenerSecurity("receivers.datakit", tokens=[TOKEN] if asked else []),
+        )
+        path, headers = f"{PATH}&token={TOKEN}", {"Content-Type": PROTOBUF, "Authorization": f"Bearer {TOKEN}"}
+        async with receiver.running(), aiohttp.ClientSession(f"http://{receiver.address}") as session:
+            async with session.post(URL(path, encoded=True), data=BODY, headers=headers) as response:
+                assert response.status == 200
+            with anyio.fail_after(10):
+                await other.arrived.wait()
+    target, got, body = other.requests[0]
+    assert body == BODY
+    assert (TOKEN in target, "Authorization" in got) == (not asked, not asked)
+    assert URL(target, encoded=True).query["input"] == URL(PATH, encoded=True).query["input"]
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_another_linker_over_tls_is_verified(consumer: Any, meter: Any, tmp_path: Path, trusted: bool) -> None:
+    """It gets copies if it is of an authority that the files name, and is shown the client's certificate."""
+    authority = Authority()
+    files = Files(tmp_path / "linker").put(authority.issue(*server_names()), authority.pem)
+    mine = Files(tmp_path / "bridge").put(authority.issue("bridge"), (authority if trusted else Authority()).pem)
+    tls = ClientTls(mine.ca, mine.cert, mine.key)
+    async with linker(tls=ServerTls(files.cert, files.key, files.ca).load().context) as other:
+        receiver = DatakitReceiver(
+            consumer,
+            instruments=meter.instruments,
+            port=0,
+            forward_to=other.url,
+            forward_tls=Reloaded("receivers.datakit.forward_tls", "certificates", tls.files, tls.load),
+        )
+        async with receiver.running(), aiohttp.ClientSession(headers={"Content-Type": PROTOBUF}) as session:
+            async with session.post(f"http://{receiver.address}{PATH}", data=BODY) as response:
+                assert response.status == 200
+            if trusted:
+                await counted(meter, "receiver_forwarded_requests", {(): 1})
+            else:
+                await counted(meter, "receiver_forward_dropped_requests", {("connection",): 1})
+    assert len(other.requests) == trusted

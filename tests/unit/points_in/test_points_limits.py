@@ -1,13 +1,15 @@
 """Limits of a point: each is kept at its value and costs the point one beyond it, and that point alone."""
 
+import numpy as np
 import pytest
 
+from bridge.codec.limits import RequestLimits
 from bridge.codec.points.decode import InvalidPoints, decode_points
 from bridge.codec.points.limits import MAX_POINTS
 from bridge.codec.points.point_pb2 import PBPoint
 from bridge.errors import TooLarge
 from tests.support.espans import field as wire_field
-from tests.support.point_bodies import PEER, PROTOBUF, decoded, espan_point, field_of, point_of
+from tests.support.point_bodies import PEER, PROTOBUF, body_of, decoded, espan_point, field_of, point_of
 
 A = {"a": 1}
 LIMITS = {
@@ -103,3 +105,27 @@ def test_too_many_points() -> None:
     """A body is refused before columns are made of it."""
     with pytest.raises(TooLarge, match=str(MAX_POINTS)):
         decode_points(b"\x0a\x00" * (MAX_POINTS + 1), PROTOBUF, peer=PEER)
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_a_point_that_is_too_large_costs_no_other(beyond: int) -> None:
+    """What is kept is as it was, and with its own host and service."""
+    large = espan_point(host="large", service="s", note="x" * 5000)
+    small = [espan_point(host=f"h{i}", service=f"s{i}", pid=str(i)) for i in range(3)]
+    body = body_of(small[0], large, *small[1:])
+    whole = decode_points(body, PROTOBUF, peer=PEER).batch
+    limits = RequestLimits(max_span_bytes=large.ByteSize() - beyond)
+    found = decode_points(body, PROTOBUF, peer=PEER, limits=limits)
+    kept = [0, 2, 3] if beyond else [0, 1, 2, 3]
+    assert found.rejected == ({"span_too_large": 1} if beyond else {})
+    assert found.rejection == (f"1 larger than max_span_bytes = {limits.max_span_bytes}" if beyond else "")
+    assert [found.batch.payload.span(i) for i in range(len(kept))] == [whole.payload.span(i) for i in kept]
+    for name, column in whole.columns.items():
+        np.testing.assert_array_equal(getattr(found.batch.columns, name), column[kept], err_msg=name)
+
+
+def test_a_body_of_points_that_are_all_too_large() -> None:
+    """There is nothing to keep of it."""
+    with pytest.raises(InvalidPoints, match="1 larger than max_span_bytes = 10") as refused:
+        decode_points(body_of(espan_point()), PROTOBUF, peer=PEER, limits=RequestLimits(max_span_bytes=10))
+    assert refused.value.rejected == {"span_too_large": 1}

@@ -5,6 +5,7 @@ import pytest
 
 from bridge.errors import RetryableError, Throttled
 from bridge.receivers.admission import Admission
+from bridge.receivers.refusals import Refused
 
 
 @pytest.fixture
@@ -119,3 +120,97 @@ async def test_of_requests_that_wait_for_each_other_one_goes_on() -> None:
             group.start_soon(grow, number)
     assert sorted(done) == [0, 1, 2]
     assert admission.in_flight_bytes == 0
+
+
+class TenBytes:
+    """Memory that several listeners share."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def take(self, size: int, *, alone: bool) -> None:
+        if not alone and self.taken + size > 10:
+            raise Throttled("full")
+        self.taken += size
+
+    def give(self, size: int) -> None:
+        self.taken -= size
+
+
+def test_listeners_share_memory() -> None:
+    """What one has the other does not; all of it is given back by whoever leaves, and nothing by who was refused."""
+    memory = TenBytes()
+    one, other = Admission(10, memory), Admission(10, memory)
+    first, second = one.enter(), other.enter()
+    first.take(6)
+    second.take(3)
+    refused = other.enter()
+    with pytest.raises(Throttled, match="full"):
+        refused.take(2)
+    refused.close()
+    assert (memory.taken, other.in_flight_bytes) == (9, 3)
+    first.close()
+    second.take(5)
+    second.close()
+    assert memory.taken == 0
+
+
+async def test_take_by_sees_memory_that_another_listener_gave_back() -> None:
+    """Nobody leaves its own listener meanwhile."""
+    memory = TenBytes()
+    one, other = Admission(10, memory), Admission(10, memory)
+    first = one.enter()
+    first.take(9)
+    busy, waits = other.enter(), other.enter()
+    busy.take(1)
+    async with anyio.create_task_group() as group:
+        group.start_soon(waits.take_by, 4, anyio.current_time() + 20)
+        await anyio.lowlevel.checkpoint()
+        first.close()
+    assert memory.taken == 5
+
+
+def test_requests_are_bounded_however_small() -> None:
+    """One more than may be is Throttled; one that leaves makes room."""
+    admission = Admission(10, max_requests=2)
+    first, _ = admission.enter(), admission.enter()
+    with pytest.raises(Throttled, match="max_concurrent_requests = 2"):
+        admission.enter()
+    first.close()
+    admission.enter()
+
+
+async def test_enter_by_waits_for_room_and_no_longer_than_it_may() -> None:
+    """It gets in when another request has left, and gives up at its deadline, or once nobody is let in any more."""
+    admission = Admission(10, max_requests=1)
+    inside = admission.enter()
+    with pytest.raises(Throttled):
+        await admission.enter_by(anyio.current_time())
+    entered: list[bool] = []
+
+    async def enter() -> None:
+        with await admission.enter_by(anyio.current_time() + 10):
+            entered.append(True)
+            with pytest.raises(RetryableError, match="stopping"):
+                await admission.enter_by(anyio.current_time() + 1000)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(enter)
+        await anyio.lowlevel.checkpoint()
+        assert not entered
+        inside.close()
+        while not entered:
+            await anyio.lowlevel.checkpoint()
+        admission.close()
+    assert entered == [True]
+
+
+async def test_work_ends_with_what_it_was_ended_with() -> None:
+    """Or, where it takes longer than it may, with a refusal that says when to come again."""
+    admission = Admission(10)
+    with admission.enter() as lease, pytest.raises(Throttled, match="too slow"):
+        lease.end(Throttled("too slow"))
+        await lease.run(anyio.sleep_forever(), 1000)
+    with admission.enter() as lease, pytest.raises(Refused, match="request_timeout") as refused:
+        await lease.run(anyio.sleep_forever(), 0.01)
+    assert refused.value.refusal.retry_after_s == 1.0
