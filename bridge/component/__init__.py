@@ -5,7 +5,23 @@ may be cancelled at any await; each contract says what holds then.
 """
 
 from bridge.component.exporter import Body, Exporter
+from bridge.component.forwarding import Signal, SignalForwarder
+from bridge.component.outbox import Outboxes, OutboxStatus
 from bridge.component.receiver import Receiver, SpanConsumer
-from bridge.component.store import Arrival, BatchStore, SpanStore, StoredBatch
+from bridge.component.store import Arrival, BatchStore, SpanStore, StoredBatch, TickSummary
 
-__all__ = ["Arrival", "BatchStore", "Body", "Exporter", "Receiver", "SpanConsumer", "SpanStore", "StoredBatch"]
+__all__ = [
+    "Arrival",
+    "BatchStore",
+    "Body",
+    "Exporter",
+    "OutboxStatus",
+    "Outboxes",
+    "Receiver",
+    "Signal",
+    "SignalForwarder",
+    "SpanConsumer",
+    "SpanStore",
+    "StoredBatch",
+    "TickSummary",
+]

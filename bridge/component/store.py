@@ -35,13 +35,24 @@ class Arrival:
     columns: SpanColumns
 
 
+@dataclass(frozen=True, slots=True)
+class TickSummary:
+    """What some ticks hold."""
+
+    ticks: int
+    spans: int
+    """Spans that are to be exported."""
+    oldest_ns: int | None
+    """When the oldest of the ticks left, on the clock of `arrival_ns`; None without any."""
+
+
 class BatchStore(Protocol):
     """Keeps batches: all of a store that whoever takes spans in needs. The guarantees are those of `SpanStore`."""
 
     async def append(self, batch: SpanBatch, arrival_ns: int) -> int:
         """Commit a batch that arrived at this time (ns since the epoch); return its number, larger than any before.
 
-        Raises Throttled while too much waits for its commit.
+        Raises Throttled while too much waits for its commit, or there is no room for more.
         """
         ...
 
@@ -87,6 +98,18 @@ class SpanStore(BatchStore, Protocol):
 
     async def next_tick(self, after: int) -> int | None:
         """Number of the oldest tick after this one, None when there is none."""
+        ...
+
+    async def summary(self, after: int, up_to: int) -> TickSummary:
+        """What the ticks after one and up to and including another hold; those that are not stored hold nothing."""
+        ...
+
+    async def tick_before(self, left_ns: int, *, after: int) -> int:
+        """The newest tick such that it and all between it and `after` left before this time; `after` without any."""
+        ...
+
+    async def cursors(self) -> dict[str, int]:
+        """The cursor of each registered exporter."""
         ...
 
     async def register(self, exporters: Sequence[str]) -> dict[str, int]:

@@ -6,6 +6,7 @@ several processes take spans in, each appends to a file of its own (docs/decisio
 """
 
 from bridge.store.ingest import IngestStore
+from bridge.store.space import Limits
 from bridge.store.sqlite import SqliteStore
 
-__all__ = ["IngestStore", "SqliteStore"]
+__all__ = ["IngestStore", "Limits", "SqliteStore"]

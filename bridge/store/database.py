@@ -19,6 +19,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 from bridge.errors import ConfigError, StoreUnavailable
 from bridge.store import tables
 from bridge.store.packing import Damaged
+from bridge.store.space import LOG_BYTES, FileSpace
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +32,13 @@ BUSY_S = 5
 """How long a statement waits for a lock that some other program holds."""
 PAGE_BYTES = 16384
 """Rows are tens of kilobytes: four times SQLite's page means a quarter of the pages to chain, log and free."""
-WAL_PAGES = 1024
-"""Pages in the log before a commit copies them over: 16 MiB."""
+LOG_TURNS = 4
+"""How many times what has gathered in the log by when a commit copies it over (16 MiB as a rule) the log may keep."""
+COMPACT_UP_TO = 64 << 20
+"""Bytes in use up to which a file of an earlier bridge is made over at a start, which takes a second."""
+_AUTO_VACUUM = "INCREMENTAL"
+_PAGES = "PRAGMA page_count"
+_FREE_PAGES = "PRAGMA freelist_count"
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
@@ -43,11 +49,14 @@ class Database:
     worker threads, one at a time: its hops between threads would cost more than its statements.
     """
 
-    def __init__(self, path: Path, synchronous: Literal["full", "normal"]) -> None:
+    def __init__(self, path: Path, synchronous: Literal["full", "normal"], log_bytes: int = LOG_BYTES) -> None:
+        """log_bytes: what the log may keep once its content was copied over."""
         self.path = path
-        self._writing = _writing_engine(path, synchronous)
+        self._writing = _writing_engine(path, synchronous, log_bytes)
         self._writer: Connection | None = None
         self._reading = _reading_engine(path)
+        self.damage = ""
+        """What SQLite said when a write met a file that is not what it wrote; only a new file helps."""
         self._readers = anyio.CapacityLimiter(READERS)  # whoever waits here can be cancelled; in the pool nobody waits
 
     async def open(self) -> None:
@@ -56,10 +65,12 @@ class Database:
             # looked at before it is opened for writing, which alone would change a file that is not ours
             empty = await self._read(self._check)
             await to_thread.run_sync(self._begin, empty)
+            await to_thread.run_sync(self._make_over)
         except DBAPIError as exc:
             if is_damage(exc):
                 raise Damaged(str(exc.orig)) from exc
-            raise ConfigError(f"inputs.ebpftrace.db_path: cannot use {self.path}: {exc.orig}") from exc
+            remedy = "; make room there, or name another folder" if is_full(exc) else ""
+            raise ConfigError(f"inputs.ebpftrace.db_path: cannot use {self.path}: {exc.orig}{remedy}") from exc
 
     def _check(self, connection: Connection) -> bool:
         """Whether the file is still without tables."""
@@ -91,13 +102,39 @@ class Database:
     def transaction(self) -> Iterator[Connection]:
         """Write; committed when the context is left without an error. Raises StoreUnavailable, then nothing is kept."""
         try:
-            # kept: a connection of SQLAlchemy's costs more to make than a small transaction
-            connection = self._writer = self._writer or self._writing.connect()
+            connection = self._connected()
             with connection.begin():
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
                 yield connection
         except DBAPIError as exc:
+            if is_damage(exc):
+                self.damage = str(exc.orig)
             raise self._unavailable(exc) from exc
+
+    def checkpoint(self) -> None:
+        """Copy the log over, as far as there is room and nobody reads: then it begins anew, and need not grow.
+
+        SQLite does so after a commit, and never where none works because the log has no room. Blocks, as `transaction`
+        does. Raises StoreUnavailable.
+        """
+        self._pragma("wal_checkpoint(PASSIVE)")
+
+    def unused_bytes(self) -> int:
+        """What new rows may take before the file grows. Blocks, as `transaction` does. Raises StoreUnavailable."""
+        return self._pragma("freelist_count") * PAGE_BYTES
+
+    def _pragma(self, text: str) -> int:
+        try:
+            connection = self._connected()
+            with connection.begin():
+                return int(connection.exec_driver_sql(f"PRAGMA {text}").scalar_one())
+        except DBAPIError as exc:
+            raise self._unavailable(exc) from exc
+
+    def _connected(self) -> Connection:
+        # kept: a connection of SQLAlchemy's costs more to make than a small transaction
+        self._writer = self._writer or self._writing.connect()
+        return self._writer
 
     async def read(self, query: Select[Any], **values: object) -> Rows:
         """The rows of what is committed, as it is now. Raises StoreUnavailable, Damaged.
@@ -119,6 +156,60 @@ class Database:
                     done = await connection.run_sync(work)
         return done
 
+    def _make_over(self) -> None:
+        """Have a file give freed pages back, which those of earlier bridges do not, where that is soon done."""
+        with self._driver() as driver:
+            if driver.execute("PRAGMA auto_vacuum").fetchone()[0] or space_in(driver).used_bytes > COMPACT_UP_TO:
+                return
+            try:
+                driver.execute(f"PRAGMA auto_vacuum = {_AUTO_VACUUM}")
+                driver.execute("VACUUM")
+            except sqlite3.Error as exc:
+                logger.warning(
+                    "a file of an earlier bridge keeps its size; the next start tries again",
+                    extra={"path": str(self.path), "reason": str(exc)},
+                )
+
+    def space(self) -> FileSpace:
+        """What the file takes; blocks, and is called where `transaction` is. Raises StoreUnavailable."""
+        with self._driver() as driver:
+            return space_in(driver)
+
+    def shrink(self, pages: int) -> FileSpace:
+        """Give so many free pages back, in a transaction; returns what is left. As `space`.
+
+        What was given back leaves the file when the log is copied over.
+        """
+        with self._driver() as driver:
+            # of a statement without columns `execute` does one step, which is one page; this does all of them
+            driver.executescript(f"PRAGMA incremental_vacuum({pages})")
+            return space_in(driver)
+
+    def truncate_log(self) -> None:
+        """Copy the log over and empty it, unless somebody is reading: no reader is waited for. As `space`."""
+        with self._driver() as driver:
+            driver.execute("PRAGMA busy_timeout = 0")
+            try:
+                driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                driver.execute(f"PRAGMA busy_timeout = {1000 * BUSY_S:.0f}")
+
+    @property
+    def log_path(self) -> Path:
+        """Of the log, which is there while the file is open."""
+        return self.path.with_name(f"{self.path.name}-wal")
+
+    @contextmanager
+    def _driver(self) -> Iterator[sqlite3.Connection]:
+        """The driver's own connection that writes, outside of a transaction."""
+        try:
+            connection = self._writer = self._writer or self._writing.connect()
+            yield driver_of(connection)
+        except sqlite3.Error as exc:
+            raise StoreUnavailable(f"{self.path}: {exc}") from exc
+        except DBAPIError as exc:
+            raise self._unavailable(exc) from exc
+
     async def stop_writing(self) -> None:
         """Close the connection that writes: from now on another process does."""
         await to_thread.run_sync(self._dispose_writer)
@@ -139,38 +230,73 @@ class Database:
         return StoreUnavailable(f"{self.path}: {exc.orig}")
 
 
+def driver_of(connection: Connection) -> sqlite3.Connection:
+    """The driver's own connection, for what SQLAlchemy would take longer to ask for than SQLite to answer."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)  # noqa: S101 -- the engines here have no other driver
+    return driver
+
+
+def space_in(driver: sqlite3.Connection, page_bytes: int = 0) -> FileSpace:
+    """What the file takes, in a transaction with what it wrote so far. All of it is on the first page, in memory.
+
+    page_bytes: what a page of it has, where that is known.
+    """
+    page_bytes = page_bytes or driver.execute("PRAGMA page_size").fetchone()[0]
+    return FileSpace(page_bytes, driver.execute(_PAGES).fetchone()[0], driver.execute(_FREE_PAGES).fetchone()[0])
+
+
 def is_damage(exc: DBAPIError) -> bool:
     """Whether SQLite says that the file is not what it wrote."""
     return getattr(exc.orig, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
 
 
-def set_aside(path: Path, reason: str) -> None:
-    """Rename a damaged database and its log, so that a new one can be made and somebody can look into the old one."""
-    suffix = f".damaged-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
-    for end in ("", "-wal", "-shm"):  # SQLite finds them together under the new name too
+def is_full(exc: DBAPIError) -> bool:
+    """Whether SQLite says that the disk is full."""
+    return bool(getattr(exc.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL)
+
+
+def aside_name() -> str:
+    """What a damaged database is called after its name from now on."""
+    return f".damaged-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+
+
+def rename_all(path: Path, to: Path) -> None:
+    """Rename a database and its log: SQLite finds them together under the new name too."""
+    for end in ("", "-wal", "-shm"):
         part = path.with_name(path.name + end)
         if part.exists():
-            part.rename(path.with_name(path.name + suffix + end))
-    logger.error(
-        "database is damaged; set aside, and a new one begun: what was not delivered is only in the old one",
-        extra={"path": str(path), "set_aside": path.name + suffix, "reason": reason},
-    )
+            part.rename(to.with_name(to.name + end))
 
 
-def _writer_pragmas(synchronous: str) -> tuple[str, ...]:
+@contextmanager
+def new_file(path: Path) -> Iterator[Connection]:
+    """A new database that is whole and on the disk when the context is left without an error, and of no use else."""
+    engine = create_engine(URL.create("sqlite", database=str(path)), connect_args=_connect_args())
+    _set_up(engine, (f"page_size = {PAGE_BYTES}", f"auto_vacuum = {_AUTO_VACUUM}", "journal_mode = OFF"))
+    try:
+        with engine.connect() as connection, connection.begin():
+            connection.exec_driver_sql("BEGIN")
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def _writer_pragmas(synchronous: str, log_bytes: int) -> tuple[str, ...]:
     return (
         f"page_size = {PAGE_BYTES}",
+        f"auto_vacuum = {_AUTO_VACUUM}",
         "journal_mode = WAL",
         f"synchronous = {synchronous}",
-        f"wal_autocheckpoint = {WAL_PAGES}",
-        f"journal_size_limit = {4 * WAL_PAGES * PAGE_BYTES}",
+        f"wal_autocheckpoint = {max(1, log_bytes // (LOG_TURNS * PAGE_BYTES))}",
+        f"journal_size_limit = {log_bytes}",
         "cache_size = -2048",
         # some builds overwrite with zeros whatever is deleted: twice the writing, for nothing here
         "secure_delete = OFF",
     )
 
 
-def _writing_engine(path: Path, synchronous: str) -> Engine:
+def _writing_engine(path: Path, synchronous: str, log_bytes: int) -> Engine:
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
         poolclass=QueuePool,
@@ -178,7 +304,7 @@ def _writing_engine(path: Path, synchronous: str) -> Engine:
         max_overflow=0,
         connect_args={**_connect_args(), "check_same_thread": False},
     )
-    _set_up(engine, _writer_pragmas(synchronous))
+    _set_up(engine, _writer_pragmas(synchronous, log_bytes))
     return engine
 
 

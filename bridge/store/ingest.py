@@ -14,6 +14,7 @@ from bridge.store.ledger import Due, Ledger
 from bridge.store.numbers import before_first, file_of
 from bridge.store.packing import Damaged
 from bridge.store.restart import read_sizes
+from bridge.store.space import NO_LIMITS, Limits, Space
 from bridge.telemetry import Instruments
 
 
@@ -40,13 +41,19 @@ class IngestStore(CommittingStore):
         after: int,
         synchronous: Literal["full", "normal"],
         queue_bytes: int,
+        limits: Limits = NO_LIMITS,
+        files: int = 1,
         instruments: Instruments,
     ) -> None:
-        """writer: its number, from 1 on. after: a number all of its batches were known to be below or at."""
-        database = Database(file_of(folder, writer), synchronous)
-        super().__init__(
-            database, _Numbers(max(after, before_first(writer))), PayloadCache(0), queue_bytes, instruments
-        )
+        """writer: its number, from 1 on. after: a number all of its batches were known to be below or at.
+
+        limits: of all files together, of which there are so many; what the others take it is told (`Space`).
+        """
+        database = Database(file_of(folder, writer), synchronous, limits.log_bytes)
+        numbers = _Numbers(max(after, before_first(writer)))
+        # beside the bridge's own and this one
+        space = Space(limits, files, others=max(0, files - 2), refused=instruments.refuse)
+        super().__init__(database, numbers, PayloadCache(0), queue_bytes, space, instruments)
         self._writer_number = writer
 
     @asynccontextmanager

@@ -7,12 +7,13 @@ is called after the transaction it speaks of has been committed, so that a faile
 
 import heapq
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bridge.component import TickSummary
 from bridge.store.numbers import writer_of
 
 _NEVER = -(1 << 63)
@@ -21,6 +22,7 @@ _ALL_PASSED = 1 << 62
 
 @dataclass(slots=True)
 class _Batch:
+    spans: int
     waiting: int
     """Rows that have not left."""
     last_left_ns: int = _NEVER
@@ -32,6 +34,8 @@ class _Tick:
     left_ns: int
     batches: int
     """Batches it mentions that are still kept."""
+    exported: int
+    """Spans it holds for exporters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,8 @@ class Ledger:
         """Heap of (last left_ns, number): batches without payload."""
         self._empty: list[int] = []
         """Ticks in which nothing left."""
+        self.spans_with_payload = 0
+        """Spans of batches whose payload is there."""
 
     @property
     def passed_tick(self) -> int:
@@ -70,7 +76,8 @@ class Ledger:
         """A batch is stored; returns it at once if its payload is needed by nobody, as that of an empty one."""
         if writer_of(number) == writer_of(self.last_batch):
             self.last_batch = max(self.last_batch, number)
-        self._batches[number] = _Batch(spans)
+        self._batches[number] = _Batch(spans, spans)
+        self.spans_with_payload += spans
         if not spans:
             heapq.heappush(self._whole, (0, number))
         return self._pass()
@@ -83,10 +90,15 @@ class Ledger:
                 waiting = "is not stored" if batch is None else f"has {batch.waiting} waiting rows"
                 raise ValueError(f"{count} rows of batch {number} would leave, which {waiting}")
 
-    def left(self, tick: int, left_ns: int, numbers: NDArray[np.int64], counts: NDArray[np.int64]) -> list[int]:
-        """A tick is stored; returns the batches whose payload is needed by nobody from now on."""
+    def left(
+        self, tick: int, left_ns: int, numbers: NDArray[np.int64], counts: NDArray[np.int64], exported: int = 0
+    ) -> list[int]:
+        """A tick is stored; returns the batches whose payload is needed by nobody from now on.
+
+        exported: how many of the rows are for exporters.
+        """
         self.last_tick = max(self.last_tick, tick)
-        self._ticks[tick] = _Tick(left_ns, int(numbers.size))
+        self._ticks[tick] = _Tick(left_ns, int(numbers.size), exported)
         if not numbers.size:
             self._empty.append(tick)
         for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
@@ -97,6 +109,14 @@ class Ledger:
             if not batch.waiting:
                 heapq.heappush(self._whole, (tick, number))
         return self._pass()
+
+    def given_up(self, number: int) -> tuple[int, list[int]]:
+        """What waits in this batch will never leave: how many rows that are, and what `left` returns."""
+        batch = self._batches[number]
+        waited, batch.waiting = batch.waiting, 0
+        if waited:
+            heapq.heappush(self._whole, (max(batch.ticks, default=0), number))
+        return waited, self._pass()
 
     def moved(self, cursors: Mapping[str, int]) -> list[int]:
         """These are the cursors from now on; returns the batches whose payload is needed by nobody from now on."""
@@ -130,6 +150,38 @@ class Ledger:
             return after + 1
         return min((number for number in self._ticks if number > after), default=None)
 
+    def summary(self, after: int, up_to: int) -> TickSummary:
+        """What the stored ticks after one and up to and including another hold."""
+        numbers: Iterable[int] = range(after + 1, up_to + 1)
+        if up_to - after > len(self._ticks):
+            numbers = (number for number in self._ticks if after < number <= up_to)
+        found = [self._ticks[number] for number in numbers if number in self._ticks]
+        oldest_ns = min((tick.left_ns for tick in found), default=None)
+        return TickSummary(len(found), sum(tick.exported for tick in found), oldest_ns)
+
+    def oldest_undelivered_ns(self) -> dict[str, int]:
+        """When the tick behind each cursor left; exporters without one are left out."""
+        behind = {name: self.next_tick(cursor) for name, cursor in self.cursors.items() if cursor < self.last_tick}
+        return {name: self._ticks[tick].left_ns for name, tick in behind.items() if tick is not None}
+
+    def tick_before(self, left_ns: int, after: int) -> int:
+        """The newest tick such that it and all between it and `after` left before this time; `after` without any."""
+        newest = after
+        for number in sorted(number for number in self._ticks if number > after):
+            if self._ticks[number].left_ns >= left_ns:
+                break
+            newest = number
+        return newest
+
+    def tick_to_pass(self, spans: int) -> int:
+        """The tick all cursors have to pass for payload of so many spans to go, or as much as would; 0 for none."""
+        last = 0
+        for tick, number in sorted(self._whole):
+            last, spans = tick, spans - self._batches[number].spans
+            if spans <= 0:
+                break
+        return last
+
     def due(self, before_ns: int) -> Due:
         """What may be dropped: payloads, and batches and ticks that left before this time. Changes nothing."""
         aged = []
@@ -150,6 +202,7 @@ class Ledger:
         self._passed = self._passed[len(due.payloads) :]
         for number in due.payloads:
             heapq.heappush(self._aging, (self._batches[number].last_left_ns, number))
+            self.spans_with_payload -= self._batches[number].spans
         for _ in due.batches:
             _, number = heapq.heappop(self._aging)
             for tick in self._batches.pop(number).ticks:

@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import logging
 import os
 import threading
 from collections.abc import AsyncIterator
@@ -11,6 +12,8 @@ from pathlib import Path
 import anyio
 
 from bridge.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 LOCK_FILE = "espan.lock"
 
@@ -32,7 +35,14 @@ async def owned(folder: Path, wait_s: float) -> AsyncIterator[int]:
     request = _Request(descriptor)
     try:
         try:
-            if not await request.granted(wait_s):
+            granted = request.granted_at_once()
+            if not granted and wait_s > 0:
+                logger.warning(
+                    "another bridge uses db_path; waiting for it to end",
+                    extra={"db_path": str(folder), "owner": _holder(path), "lock_wait_s": wait_s},
+                )
+                granted = await request.granted(wait_s)
+            if not granted:
                 raise ConfigError(
                     f"inputs.ebpftrace.db_path: {folder} is in use by another bridge (pid {_holder(path)}); "
                     f"waited {wait_s:g} s for it"
@@ -63,15 +73,16 @@ class _Request:
         self._withdrawn = self._waiting = False
         self._error: OSError | None = None
 
-    async def granted(self, wait_s: float) -> bool:
-        """Whether the lock was given within this time. Raises OSError where the file system has no locks."""
+    def granted_at_once(self) -> bool:
+        """Whether nobody else has the lock. Raises OSError where the file system has no locks."""
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return wait_s > 0 and await self._wait(wait_s)
+            return False
         return True
 
-    async def _wait(self, wait_s: float) -> bool:
+    async def granted(self, wait_s: float) -> bool:
+        """Whether the lock was given within this time. Raises OSError where the file system has no locks."""
         loop, ended = asyncio.get_running_loop(), anyio.Event()
         self._waiting = True
         threading.Thread(target=self._block, args=(loop, ended), name="store lock", daemon=True).start()

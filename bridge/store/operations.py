@@ -24,6 +24,8 @@ from bridge.store.rows import (
 )
 
 Row = tuple[Any, ...]
+UNKNOWN = ""
+"""Cursor of every exporter that has none of its own, in a file whose cursors could not be saved."""
 
 
 def _sql(statement: UpdateBase) -> str:
@@ -107,6 +109,7 @@ class Tick:
     number: int = 0
     _numbers: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     _counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    _exported: int = 0
     _row: Row = ()
 
     def prepare(self, ledger: Ledger) -> None:
@@ -114,14 +117,15 @@ class Tick:
         self._numbers, self._counts = np.unique(self.departure.batch, return_counts=True)
         ledger.check(self._numbers, self._counts)
         self.number = ledger.last_tick + 1
-        counts = pack_counts(self._numbers, self._counts)
+        self._exported = exported_in(self.departure)
+        counts = pack_counts(self._numbers, self._counts, self._exported)
         self._row = (self.number, self.left_ns, DECISIONS_VERSION, counts, pack_departure(self.departure))
 
     def execute(self, connection: Connection) -> None:
         connection.exec_driver_sql(_ADD_TICK, self._row)
 
     def note(self, ledger: Ledger) -> list[int]:
-        return ledger.left(self.number, self.left_ns, self._numbers, self._counts)
+        return ledger.left(self.number, self.left_ns, self._numbers, self._counts, self._exported)
 
 
 @dataclass(slots=True)
@@ -135,8 +139,10 @@ class Register:
     _gone: Mapping[str, int] = field(default_factory=dict)
 
     def prepare(self, ledger: Ledger) -> None:
-        self.cursors = {name: ledger.cursors.get(name, ledger.last_tick) for name in self.exporters}
-        self._gone = {name: tick for name, tick in ledger.cursors.items() if name not in self.cursors}
+        unknown = ledger.cursors.get(UNKNOWN, ledger.last_tick)
+        self.cursors = {name: ledger.cursors.get(name, unknown) for name in self.exporters}
+        gone = ledger.cursors.keys() - self.cursors.keys() - {UNKNOWN}
+        self._gone = {name: ledger.cursors[name] for name in sorted(gone)}
 
     def execute(self, connection: Connection) -> None:
         self.given_up = {name: n for name, tick in self._gone.items() if (n := _exported_after(connection, tick))}
@@ -155,11 +161,16 @@ def _exported_after(connection: Connection, tick: int) -> int:
     spans = 0
     for row in connection.execute(query):
         try:
-            outcome = unpack_departure(row.departure, row.version).decisions.outcome
+            spans += exported_in(unpack_departure(row.departure, row.version))
         except Damaged:
             continue
-        spans += int(np.count_nonzero((outcome == Outcome.EXPORT) | (outcome == Outcome.PASS)))
     return spans
+
+
+def exported_in(departure: Departure) -> int:
+    """How many of the rows are for exporters."""
+    outcome = departure.decisions.outcome
+    return int(np.count_nonzero((outcome == Outcome.EXPORT) | (outcome == Outcome.PASS)))
 
 
 @dataclass(slots=True)
@@ -180,6 +191,20 @@ class Advance:
 
     def note(self, ledger: Ledger) -> list[int]:
         return ledger.moved({**ledger.cursors, self.exporter: self.tick})
+
+
+@dataclass(slots=True)
+class Probe:
+    """Writes what is there already, to see whether it can be written."""
+
+    def prepare(self, ledger: Ledger) -> None:
+        """Nothing to make."""
+
+    def execute(self, connection: Connection) -> None:
+        connection.execute(update(tables.store).values(version=tables.STORE_VERSION))
+
+    def note(self, ledger: Ledger) -> list[int]:
+        return []
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ from bridge.store import tables
 from bridge.store.database import Database, Rows
 from bridge.store.ledger import Ledger
 from bridge.store.numbers import OWN, before_first, by_writer
+from bridge.store.operations import exported_in
 from bridge.store.packing import Damaged
 from bridge.store.recovery import Recovery
 from bridge.store.rows import unpack_columns, unpack_counts, unpack_departure
@@ -57,9 +58,10 @@ async def read_ledger(own: Database, others: Mapping[int, Sizes]) -> tuple[Ledge
     cursors = {row.exporter: row.tick for row in await own.read(select(c.exporter, c.tick))}
     ticks = await own.read(select(t.number, t.left_ns, t.counts).order_by(t.number))
     ledger = Ledger(sizes.last, last_tick, cursors)
+    exported = await _exported(own, ticks, ledger.passed_tick)
     batches = [row for of_one in (sizes, *others.values()) for row in of_one.batches]
     last = {writer: of_one.last for writer, of_one in others.items()}
-    await to_thread.run_sync(_fill, ledger, batches, ticks, last)
+    await to_thread.run_sync(_fill, ledger, batches, ticks, exported, last)
     return ledger, last
 
 
@@ -69,24 +71,43 @@ async def _sequences(database: Database) -> dict[str, int]:
     return {row.name: row.seq for row in await database.read(select(n.name, n.seq))}
 
 
-def _fill(ledger: Ledger, batches: Sequence[Row[Any]], ticks: Rows, last: dict[int, int]) -> None:
+async def _exported(own: Database, ticks: Rows, passed: int) -> dict[int, int]:
+    """How many spans those ticks hold for exporters that do not say so themselves, as earlier bridges wrote them."""
+    found = {}
+    for number in [row.number for row in ticks if row.number > passed and unpack_counts(row.counts)[2] is None]:
+        try:
+            (row,) = await own.read(select(*_TICKS).where(tables.ticks.c.number == number))
+            found[number] = await to_thread.run_sync(_exported_in_row, row)
+        except Damaged:
+            continue  # told when somebody asks for it
+    return found
+
+
+def _exported_in_row(row: Row[Any]) -> int:
+    return exported_in(unpack_departure(row.departure, row.version))
+
+
+def _fill(
+    ledger: Ledger, batches: Sequence[Row[Any]], ticks: Rows, exported: Mapping[int, int], last: dict[int, int]
+) -> None:
     for batch in batches:
         ledger.appended(batch.number, batch.spans)
     stored = np.array([batch.number for batch in batches], np.int64)
     for tick in ticks:
-        numbers, counts = unpack_counts(tick.counts)
+        numbers, counts, told = unpack_counts(tick.counts)
         for writer, of_one in by_writer(numbers.tolist()):
             # of a file that was set aside, too: its numbers must not be given again
             last[writer] = max(last.get(writer, 0), of_one[-1])
         kept = np.isin(numbers, stored)  # what is aged has been dropped from under ticks that others still need
-        ledger.left(tick.number, tick.left_ns, numbers[kept], counts[kept])
+        for_exporters = exported.get(tick.number, 0) if told is None else told
+        ledger.left(tick.number, tick.left_ns, numbers[kept], counts[kept], for_exporters)
 
 
 class BatchReader:
     """Reads every stored batch, with what is known of its rows that left.
 
     A batch whose columns are damaged, or of which is not known any more which rows left, is left out and an error is
-    logged; its bytes stay in the database.
+    logged.
     """
 
     def __init__(self, databases: Databases, ledger: Ledger) -> None:
@@ -96,21 +117,21 @@ class BatchReader:
         """Ticks that were read."""
         self._damaged: set[int] = set()
         """Ticks of which the decisions cannot be read."""
+        self.left_out: list[int] = []
+        """Batches that were left out although their row can be read."""
+        self.broken: dict[int, str] = {}
+        """Files in which a page was found that SQLite cannot read, by writer, with what it said."""
 
     async def read(self) -> AsyncIterator[StoredBatch]:
         """In the order in which the linker was given them. Raises StoreUnavailable."""
         numbers = self._ledger.batches if len(self._databases) == 1 else await self._in_order_of_arrival()
         for at in range(0, len(numbers), PAGE):
             ticks_of = {number: list(self._ledger.ticks_of(number)) for number in numbers[at : at + PAGE]}
-            rows = [
-                row
-                for writer, of_one in by_writer(ticks_of)
-                for row in await self._rows(self._databases[writer], _BATCHES, of_one)
-            ]
+            rows = [row for writer, of_one in by_writer(ticks_of) for row in await self._rows(writer, _BATCHES, of_one)]
             wanted = sorted({tick for ticks in ticks_of.values() for tick in ticks} - self._seen)
             for first in range(0, len(wanted), PAGE):
                 ticks = wanted[first : first + PAGE]
-                await to_thread.run_sync(self._take_ticks, ticks, await self._rows(self._databases[OWN], _TICKS, ticks))
+                await to_thread.run_sync(self._take_ticks, ticks, await self._rows(OWN, _TICKS, ticks))
             for stored in await to_thread.run_sync(self._page, rows, ticks_of):
                 yield stored
 
@@ -127,14 +148,15 @@ class BatchReader:
     def _page(self, rows: Rows, ticks_of: dict[int, list[int]]) -> list[StoredBatch]:
         return [stored for row in rows if (stored := self._batch(row, ticks_of[row.number])) is not None]
 
-    async def _rows(self, database: Database, columns: Sequence[Any], numbers: list[int]) -> Rows:
+    async def _rows(self, writer: int, columns: Sequence[Any], numbers: list[int]) -> Rows:
         """The rows of these numbers, without those on pages of the file that are damaged."""
         query = select(*columns).where(columns[0].in_(numbers)).order_by(columns[0])
         try:
-            return await database.read(query)
+            return await self._databases[writer].read(query)
         except Damaged as exc:
             if len(numbers) > 1:
-                return [row for number in numbers for row in await self._rows(database, columns, [number])]
+                return [row for number in numbers for row in await self._rows(writer, columns, [number])]
+            self.broken[writer] = str(exc)
             logger.error(  # noqa: TRY400 -- the reason is all there is to say
                 "a page of the database is damaged; what it held is lost",
                 extra={columns[0].table.name: numbers[0], "reason": str(exc)},
@@ -166,6 +188,7 @@ class BatchReader:
             "a batch is damaged; what of it waits is lost",
             extra={"batch": row.number, "spans": row.spans, "reason": reason},
         )
+        self.left_out.append(row.number)
         return None
 
 

@@ -61,6 +61,7 @@ _ALIKE = {"ebpf_trace_hi": "trace_hi", "ebpf_trace_lo": "trace_lo", "ebpf_parent
 _RUNS = ("trace_hi", "trace_lo")
 """Columns in which neighbours are mostly equal: what is packed is the exclusive or with the row before."""
 _PAYLOAD_HEAD = struct.Struct("<B")
+_EXPORTED = struct.Struct("<I")
 
 
 def pack_columns(columns: SpanColumns, version: int) -> bytes:
@@ -156,15 +157,22 @@ def _clocks(arrays: list[NDArray[Any]], rows: int) -> RowClocks:
     return clocks
 
 
-def pack_counts(numbers: NDArray[np.int64], counts: NDArray[np.int64]) -> bytes:
-    """How many rows of which batches leave in a tick, small enough to be read for every tick at a start."""
-    return pack_arrays([numbers, counts])
+def pack_counts(numbers: NDArray[np.int64], counts: NDArray[np.int64], exported: int) -> bytes:
+    """How many rows of which batches leave in a tick, and how many of all are for exporters.
+
+    Small enough to be read for every tick at a start. What reads the first two alone finds them as ever.
+    """
+    return pack_arrays([numbers, counts]) + _EXPORTED.pack(exported)
 
 
-def unpack_counts(data: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Numbers of batches, ascending, and how many rows of each left. Raises Damaged."""
-    (numbers, counts), _ = unpack_arrays(data, (np.int64, np.int64))
-    return numbers, counts
+def unpack_counts(data: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64], int | None]:
+    """Numbers of batches, ascending, how many rows of each left, and how many are for exporters. Raises Damaged.
+
+    None for the last in ticks that earlier bridges wrote.
+    """
+    (numbers, counts), end = unpack_arrays(data, (np.int64, np.int64))
+    exported = _EXPORTED.unpack_from(data, end)[0] if len(data) >= end + _EXPORTED.size else None
+    return numbers, counts, exported
 
 
 def _table(cls: type[T], columns: dict[str, NDArray[Any]], n: int) -> T:

@@ -1,6 +1,7 @@
 """Reads what another process appends to its file."""
 
 import logging
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from sqlalchemy.exc import DBAPIError
 from bridge.component import Arrival
 from bridge.errors import StoreUnavailable
 from bridge.store import tables
-from bridge.store.database import Rows, blocking_reader, is_damage
+from bridge.store.database import Rows, blocking_reader, driver_of, is_damage, space_in
 from bridge.store.packing import Damaged
 from bridge.store.rows import unpack_columns
+from bridge.store.space import FileSpace
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,14 @@ class ShardReader:
             if len(rows) < PAGE:
                 return
             after = rows[-1].number
+
+    def space(self) -> FileSpace:
+        """What the file takes. Raises StoreUnavailable."""
+        try:
+            connection = self._connection = self._connection or self._engine.connect()
+            return space_in(driver_of(connection))
+        except (DBAPIError, sqlite3.Error) as exc:
+            raise StoreUnavailable(f"{self._path}: {exc}") from exc
 
     def close(self) -> None:
         """Close the connection."""

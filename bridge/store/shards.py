@@ -18,13 +18,15 @@ from sqlalchemy import func, select
 from bridge.component import Arrival
 from bridge.errors import StoreUnavailable
 from bridge.store import tables
-from bridge.store.database import Database, set_aside
+from bridge.store.database import Database
 from bridge.store.dropping import Drop, part_of
 from bridge.store.ledger import Due
 from bridge.store.numbers import file_of, writer_of, writers_in
 from bridge.store.packing import Damaged
 from bridge.store.restart import Sizes, read_sizes
+from bridge.store.salvage import prepare, salvage
 from bridge.store.shard_reader import ShardReader
+from bridge.store.space import NOTHING, FileSpace
 
 logger = logging.getLogger(__name__)
 
@@ -46,13 +48,15 @@ class _Shard:
     """Number of the newest batch that was read."""
     reader: ShardReader
     unreadable: str = ""
+    damage: str = ""
+    space: FileSpace = NOTHING
 
 
 class Shards:
     """Files beside the bridge's own; `running` says how many processes write, numbered from 1 on."""
 
-    def __init__(self, folder: Path, running: int, synchronous: Literal["full", "normal"]) -> None:
-        self._folder, self._running, self._synchronous = folder, running, synchronous
+    def __init__(self, folder: Path, running: int, synchronous: Literal["full", "normal"], log_bytes: int) -> None:
+        self._folder, self._running, self._synchronous, self._log_bytes = folder, running, synchronous, log_bytes
         self._shards: dict[int, _Shard] = {}
         self._reading = anyio.CapacityLimiter(1)  # of its own: it never waits for other work in threads
         self.drop_in_worker: DropInWorker = _nobody
@@ -65,16 +69,17 @@ class Shards:
     async def open(self, databases: dict[int, Database]) -> dict[int, Sizes]:
         """Open every file there is, and make those that processes will write to; each is put into `databases`.
 
-        A damaged file is set aside and a new one begun. Raises ConfigError, StoreUnavailable.
+        A damaged file is set aside, and what can be read of it taken over. Raises ConfigError, StoreUnavailable.
         """
         sizes, self._shards = {}, {}
         for writer in sorted({*range(1, self._running + 1), *writers_in(self._folder)}):
-            database = databases[writer] = Database(file_of(self._folder, writer), self._synchronous)
+            database = databases[writer] = Database(file_of(self._folder, writer), self._synchronous, self._log_bytes)
+            await to_thread.run_sync(prepare, database.path)
             try:
                 sizes[writer] = await _opened(database, writer)
             except Damaged as exc:
                 await database.close()
-                await to_thread.run_sync(set_aside, database.path, str(exc))
+                await to_thread.run_sync(salvage, database.path, str(exc))
                 sizes[writer] = await _opened(database, writer)
             live = writer <= self._running
             if live:
@@ -87,10 +92,15 @@ class Shards:
         for shard in self._shards.values():
             await to_thread.run_sync(shard.reader.close)
 
-    def set_aside(self, reason: str) -> None:
-        """Rename every file: without the decisions that were made on what they hold they are of no use."""
-        for writer in writers_in(self._folder):
-            set_aside(file_of(self._folder, writer), reason)
+    @property
+    def damage(self) -> dict[int, str]:
+        """Files that turned out broken, by writer, and what SQLite said; only a new start helps."""
+        found = {writer: shard.damage or shard.database.damage for writer, shard in self._shards.items()}
+        return {writer: reason for writer, reason in found.items() if reason}
+
+    def declare_damaged(self, writer: int, reason: str) -> None:
+        """The process that writes to this file found it broken."""
+        self._shards[writer].damage = reason
 
     def seen(self, writer: int) -> int:
         """Number of the newest batch of this process that was read, or that anybody ever knew of."""
@@ -115,6 +125,24 @@ class Shards:
             note(number, spans)
         return in_order(found)
 
+    async def measure(self) -> None:
+        """Look how large each file is; `arrivals` does so too for files that are written to."""
+        await to_thread.run_sync(_measure, list(self._shards.values()), limiter=self._reading)
+
+    @property
+    def used_bytes(self) -> int:
+        """In use in all these files when they were last measured."""
+        return sum(shard.space.used_bytes for shard in self._shards.values())
+
+    @property
+    def free_bytes(self) -> int:
+        """In pages of these files that are free."""
+        return sum(shard.space.free_bytes for shard in self._shards.values())
+
+    def space_of(self, writer: int) -> FileSpace:
+        """Of the file of this process."""
+        return self._shards[writer].space
+
     @property
     def unreadable(self) -> str:
         """Why a file cannot be read, "" when all can."""
@@ -133,7 +161,11 @@ class Shards:
     async def remove_empty(self, databases: dict[int, Database]) -> None:
         """Remove files of past processes that hold nothing any more."""
         for shard in [s for s in self._shards.values() if not s.live]:
-            if (await shard.database.read(_KEPT))[0][0]:
+            try:
+                if (await shard.database.read(_KEPT))[0][0]:
+                    continue
+            except Damaged as exc:
+                shard.damage = str(exc)
                 continue
             shard.reader.close()
             await shard.database.close()
@@ -155,6 +187,7 @@ def _read(shards: list[_Shard], found: list[Arrival], noted: list[tuple[int, int
                 noted += numbers
                 found += arrivals
                 shard.seen = numbers[-1][0]
+            shard.space = shard.reader.space()
         except (StoreUnavailable, Damaged) as exc:
             if not shard.unreadable:
                 logger.error(  # noqa: TRY400 -- the reason is all there is to say
@@ -162,8 +195,18 @@ def _read(shards: list[_Shard], found: list[Arrival], noted: list[tuple[int, int
                     extra={"path": str(shard.database.path), "reason": str(exc)},
                 )
             shard.unreadable = str(exc)
+            if isinstance(exc, Damaged):
+                shard.damage = str(exc)
         else:
             shard.unreadable = ""
+
+
+def _measure(shards: list[_Shard]) -> None:
+    for shard in shards:
+        try:
+            shard.space = shard.reader.space()
+        except StoreUnavailable:
+            continue  # told by whoever reads batches
 
 
 def _drop_here(database: Database, due: Due) -> None:

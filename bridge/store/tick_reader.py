@@ -10,10 +10,12 @@ import numpy as np
 from anyio import to_thread
 from sqlalchemy import Row, bindparam, select
 
+from bridge.errors import StoreUnavailable
 from bridge.spans import Decisions, Departure, LinkedSpans, SpanLinks
 from bridge.store import tables
 from bridge.store.cache import PayloadCache
 from bridge.store.database import READERS
+from bridge.store.ledger import Ledger
 from bridge.store.linked import LinkedSpansBuilder
 from bridge.store.numbers import OWN, by_writer
 from bridge.store.packing import Damaged
@@ -38,9 +40,22 @@ class TickReader:
     As many ticks are read at once as there are connections: each holds some megabytes meanwhile.
     """
 
-    def __init__(self, databases: Databases, cache: PayloadCache, has_batch: Callable[[int], bool]) -> None:
-        """has_batch: whether the batch of this number is stored."""
-        self._databases, self._cache, self._has_batch = databases, cache, has_batch
+    def __init__(
+        self,
+        databases: Databases,
+        cache: PayloadCache,
+        ledger: Callable[[], Ledger],
+        *,
+        lost: Callable[[int, str], None],
+        broken: Callable[[str], None],
+    ) -> None:
+        """ledger: the present one. lost: told how many spans turn out damaged, and what of them.
+
+        broken: told where decisions lie on a page that SQLite cannot read: without them, after a salvage, their rows
+        leave again, so that nothing is lost.
+        """
+        self._databases, self._cache, self._ledger = databases, cache, ledger
+        self._lost, self._broken = lost, broken
         self._reading = anyio.CapacityLimiter(READERS)
         self._unpacking = anyio.CapacityLimiter(READERS)  # of its own: it never waits for other work in threads
         self._shared: OrderedDict[int, LinkedSpans] = OrderedDict()
@@ -79,7 +94,8 @@ class TickReader:
             row = await self._departure(number)
             builder, stored = await to_thread.run_sync(self._begin, number, row, limiter=self._unpacking)
         except Damaged as exc:
-            return _lost(number, exc)
+            self._lost(self._ledger().summary(number - 1, number).spans, "damaged_decisions")
+            return _without_spans(number, exc)
         for writer, batches in by_writer(stored):
             for at in range(0, len(batches), PAGE):
                 payloads = await self._payloads(builder, writer, batches[at : at + PAGE])
@@ -87,7 +103,11 @@ class TickReader:
         return await to_thread.run_sync(builder.finish, limiter=self._unpacking)
 
     async def _departure(self, number: int) -> Row[Any]:
-        rows = await self._databases[OWN].read(_DEPARTURE, tick=number)
+        try:
+            rows = await self._databases[OWN].read(_DEPARTURE, tick=number)
+        except Damaged as exc:
+            self._broken(str(exc))
+            raise StoreUnavailable(f"{self._databases[OWN].path}: {exc}") from exc
         if not rows:
             raise LookupError(f"tick {number} is not stored")
         return rows[0]
@@ -100,18 +120,18 @@ class TickReader:
         except Damaged as exc:
             if len(batches) > 1:
                 return [found for batch in batches for found in await self._payloads(builder, writer, [batch])]
-            _log_damaged(builder, batches[0], exc)
+            self._lose(builder, batches[0], exc)
             return []
         if len(rows) < len(batches):
-            self._check_missing(builder, writer, set(batches) - {row.batch for row in rows})
+            self._check_missing(builder, set(batches) - {row.batch for row in rows})
         return [(row.batch, row.data) for row in rows]
 
-    def _check_missing(self, builder: LinkedSpansBuilder, writer: int, batches: set[int]) -> None:
-        """Raise LookupError unless the batches went with a file that was set aside, which is told as damage is."""
-        if writer == OWN or any(map(self._has_batch, batches)):
+    def _check_missing(self, builder: LinkedSpansBuilder, batches: set[int]) -> None:
+        """Raise LookupError where payload was forgotten; it is never while somebody needs it, unless it was damaged."""
+        if builder.tick <= self._ledger().passed_tick:
             raise LookupError(f"payload of tick {builder.tick} is not stored any more")
         for batch in sorted(batches):
-            _log_damaged(builder, batch, Damaged("the file it was in was set aside"))
+            self._lose(builder, batch, Damaged("it was in a file that was set aside"))
 
     def _begin(self, number: int, row: Row[Any]) -> tuple[LinkedSpansBuilder, list[int]]:
         """A builder that has what is in the cache, and the batches it still wants. Raises Damaged."""
@@ -124,26 +144,27 @@ class TickReader:
                 builder.add(batch, block)
         return builder, stored
 
+    def _lose(self, builder: LinkedSpansBuilder, batch: int, exc: Damaged) -> None:
+        spans = builder.wanted(batch)
+        logger.error(
+            "payload of a batch is damaged; its spans are lost",
+            extra={"batch": batch, "spans": spans, "reason": str(exc)},
+        )
+        self._lost(spans, "damaged_payload")
+
     def _add(self, builder: LinkedSpansBuilder, payloads: list[tuple[int, bytes]]) -> None:
         for batch, data in payloads:
             try:
                 block = unpack_payload(data)
             except Damaged as exc:
-                _log_damaged(builder, batch, exc)
+                self._lose(builder, batch, exc)
             else:
                 self._cache.put(batch, block)
                 builder.add(batch, block)
 
 
-def _lost(number: int, exc: Damaged) -> LinkedSpans:
+def _without_spans(number: int, exc: Damaged) -> LinkedSpans:
     """A tick without spans in the place of one of which the decisions are damaged."""
     logger.error("decisions of a tick are damaged; its spans are lost", extra={"tick": number, "reason": str(exc)})
     nothing = Departure(np.zeros(0, np.int64), np.zeros(0, np.uint32), Decisions.zeros(0), SpanLinks.zeros(0))
     return LinkedSpansBuilder(number, nothing).finish()
-
-
-def _log_damaged(builder: LinkedSpansBuilder, batch: int, exc: Damaged) -> None:
-    logger.error(
-        "payload of a batch is damaged; its spans are lost",
-        extra={"batch": batch, "spans": builder.wanted(batch), "reason": str(exc)},
-    )

@@ -48,6 +48,11 @@ class Writer(Generic[Operation]):
         self.open = False
 
     @property
+    def waiting_bytes(self) -> int:
+        """Cost of what is not done yet."""
+        return self._bytes
+
+    @property
     def newest(self) -> Pending[Operation] | None:
         """The operation handed in last, if it has not been begun: more may still be added to it."""
         return self._queue[-1] if self._queue else None

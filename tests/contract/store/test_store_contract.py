@@ -6,9 +6,9 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from bridge.component import SpanStore, StoredBatch
+from bridge.component import SpanStore, StoredBatch, TickSummary
 from bridge.errors import StoreUnavailable
-from bridge.spans import Departure, SpanBatch
+from bridge.spans import Departure, Outcome, SpanBatch
 from tests.support.stored import assert_linked, assert_same_table, departure_of, random_batch, rows_of
 
 MakeStore = Callable[[], SpanStore]
@@ -321,6 +321,58 @@ async def test_forgotten_batch_leaves_its_neighbours(make_store: MakeStore) -> N
         assert found[young].left_rows.tolist() == [1, 0]
         assert_same_table(found[young].decisions.take([0]), shared.decisions.take([0]))
         assert await store.forget(300) == 1
+
+
+async def test_summary_tells_what_ticks_hold(make_store: MakeStore) -> None:
+    """Ticks after one and up to another: how many, spans of them that are exported, and when the oldest left; what is
+    not stored holds nothing. The same after a restart."""
+    store = make_store()
+    async with store.running():
+        await store.register(["a"])
+        number = await store.append(random_batch(1, 12), 0)
+        for tick, outcome in enumerate((Outcome.EXPORT, Outcome.SAMPLED_OUT, Outcome.PASS), 1):
+            departure = departure_of([(number, 4 * tick - 4 + row) for row in range(4)], tick, outcome)
+            assert await store.commit_tick(departure, 100 * tick) == tick
+
+    async def check() -> None:
+        assert await store.summary(0, 3) == TickSummary(3, 8, 100)
+        assert await store.summary(1, 3) == TickSummary(2, 4, 200)
+        assert await store.summary(1, 2) == TickSummary(1, 0, 200)
+        assert await store.summary(2, 99) == TickSummary(1, 4, 300)
+        assert await store.summary(3, 3) == await store.summary(3, 1 << 60) == TickSummary(0, 0, None)
+
+    async with store.running():
+        await check()
+    store = make_store()
+    async with store.running():
+        await check()
+
+
+async def test_tick_before_goes_no_further_than_a_younger_one(make_store: MakeStore) -> None:
+    """The newest tick such that it and all between left before a time, also where a clock went back meanwhile."""
+    store = make_store()
+    async with store.running():
+        await store.register(["a"])
+        for left_ns in (10, 20, 90, 30):
+            await store.commit_tick(departure_of([]), left_ns)
+        wanted = {10: 0, 11: 1, 21: 2, 90: 2, 91: 4}
+        assert {ns: await store.tick_before(ns, after=0) for ns in wanted} == wanted
+        assert [await store.tick_before(25, after=after) for after in (1, 2, 3, 4)] == [2, 2, 3, 4]
+        assert await store.tick_before(31, after=3) == 4
+
+
+async def test_cursors_are_those_of_registered_exporters(make_store: MakeStore) -> None:
+    """Each with the tick up to which it has delivered, also in a store that was opened without registering anybody."""
+    store = make_store()
+    async with store.running():
+        assert await store.cursors() == {}
+        await store.register(["a", "b"])
+        tick = await store.commit_tick(departure_of([]), 1)
+        await store.advance("b", tick)
+        assert await store.cursors() == {"a": 0, "b": tick}
+    store = make_store()
+    async with store.running():
+        assert await store.cursors() == {"a": 0, "b": tick}
 
 
 async def test_closed_store_refuses_writes(make_store: MakeStore) -> None:

@@ -146,17 +146,19 @@ async def test_a_damaged_file_costs_what_it_held_and_its_numbers_are_not_given_a
     assert lost == [n for n in numbers if writer_of(n) == 1]
 
 
-async def test_without_the_decisions_no_file_is_of_use(
+async def test_without_the_decisions_what_is_in_other_files_is_decided_again(
     make_store: MakeStore, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where the bridge's own file is damaged the others are set aside with it: their rows would leave again."""
+    """Where nothing can be read of the bridge's own file all rows in the others wait: better twice than never."""
     async with (store := ShardedStore(folder, 2)).running():
-        await append_some(store, 2)
+        numbers = await append_some(store, 2)
+        await store.commit_tick(departure_of(rows_of((numbers[0], SPANS)), 1, Outcome.EXPORT), 10)
     file_of(folder, OWN).write_bytes(b"no database" * 2000)
     async with (store := make_store(ingest_processes=1)).running():
-        assert await recovered(store) == []
+        assert [stored.number for stored in await recovered(store)] == numbers
+        await store.commit_tick(departure_of(rows_of(*((number, SPANS) for number in numbers))), 20)
     assert {record.levelno for record in caplog.records} == {logging.ERROR}
-    assert len(named(folder, "*.damaged-*")) == 3
+    assert [name.startswith("espan.db") for name in named(folder, "*.damaged-*")] == [True]
 
 
 async def test_a_process_that_has_the_lock_keeps_the_folder(make_store: MakeStore) -> None:

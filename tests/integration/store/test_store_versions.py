@@ -26,6 +26,26 @@ def as_version_1(folder: Path, payloads: dict[int, bytes]) -> None:
     connection.close()
 
 
+async def test_ticks_that_do_not_say_how_many_spans_they_hold_are_counted(make_store: MakeStore, folder: Path) -> None:
+    """Those an earlier bridge wrote, if somebody has not delivered them yet; what is undelivered can be told then."""
+    store = make_store()
+    async with store.running():
+        await store.register(["a"])
+        await store.append(random_batch(1, 9), 1)
+        await store.commit_tick(departure_of(rows_of((1, 4)), 1, Outcome.EXPORT), 1)
+        await store.commit_tick(departure_of([(1, 4), (1, 5)], 2, Outcome.SAMPLED_OUT), 2)
+        await store.commit_tick(departure_of([(1, 6), (1, 7), (1, 8)], 3, Outcome.PASS), 3)
+    with sqlite3.connect(folder / DATABASE_FILE) as connection:
+        counts = connection.execute("SELECT number, counts FROM tick").fetchall()
+        connection.executemany("UPDATE tick SET counts = ? WHERE number = ?", [(c[:-4], n) for n, c in counts])
+    connection.close()
+    store = make_store()
+    async with store.running():
+        spans = [(await store.summary(tick, tick + 1)).spans for tick in range(3)]
+        assert spans == [4, 0, 3]
+        assert [stored.left_rows.size async for stored in store.recover()] == [9]
+
+
 async def test_a_store_of_version_1_is_taken_over(make_store: MakeStore, folder: Path) -> None:
     """Its batches, decisions and payload are read as they are, beside what is written from now on; the version says
     that an earlier bridge cannot read the file any more."""

@@ -85,7 +85,14 @@ class Pair:
             assert stored.left_ns.tolist() == other.left_ns.tolist()
             assert_same_table(stored.columns, other.columns)
             assert_same_table(stored.decisions, other.decisions)
+        assert await self.store.cursors() == await self.model.cursors()
+        newest = self.disk.last_tick
         for cursor in self.disk.cursors.values():
+            assert await self.store.summary(cursor, newest) == await self.model.summary(cursor, newest)
+            for age in (0, 30, 100):
+                before = self.now - age
+                found = await self.store.tick_before(before, after=cursor)
+                assert found == await self.model.tick_before(before, after=cursor)
             await self._compare_ticks_after(cursor)
 
     async def _compare_ticks_after(self, at: int) -> None:

@@ -160,12 +160,15 @@ def test_a_clock_that_is_not_there_is_damage() -> None:
         unpack_departure(pack_departure(replace(departure, clocks=named)), DECISIONS_VERSION)
 
 
-@given(st.dictionaries(st.integers(1, 2**62), st.integers(1, 2**40), max_size=20))
-def test_counts_come_back(counts: dict[int, int]) -> None:
-    """Numbers and counts of a tick."""
+@given(st.dictionaries(st.integers(1, 2**62), st.integers(1, 2**40), max_size=20), st.integers(0, 2**32 - 1))
+def test_counts_come_back(counts: dict[int, int], exported: int) -> None:
+    """Numbers and counts of a tick, and how many spans of it are for exporters; earlier bridges did not write that."""
     numbers = np.array(sorted(counts), np.int64)
-    found = unpack_counts(pack_counts(numbers, np.array([counts[n] for n in numbers.tolist()], np.int64)))
-    assert [array.tolist() for array in found] == [sorted(counts), [counts[n] for n in sorted(counts)]]
+    of_each = np.array([counts[n] for n in numbers.tolist()], np.int64)
+    found = unpack_counts(pack_counts(numbers, of_each, exported))
+    assert [array.tolist() for array in found[:2]] == [sorted(counts), [counts[n] for n in sorted(counts)]]
+    assert found[2] == exported
+    assert unpack_counts(pack_arrays([numbers, of_each]))[2] is None
 
 
 @settings(max_examples=60)
@@ -200,7 +203,7 @@ def test_short_bytes_are_damage(end: int) -> None:
     for unpack, packed in (
         (unpack_payload, pack_payload(block.payload)),
         (lambda data: unpack_columns(data, SCHEMA_VERSION), pack_columns(block.columns, SCHEMA_VERSION)),
-        (unpack_counts, pack_counts(np.array([1, 900]), np.array([1, 900]))),
+        (unpack_counts, pack_counts(np.array([1, 900]), np.array([1, 900]), 7)),
     ):
         with pytest.raises(Damaged):
             unpack(packed[:end])
