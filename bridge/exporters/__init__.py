@@ -7,10 +7,11 @@ Decided against: a queue between the tick and the exporter. The store is the out
 yet is read from there again, after a crash too.
 """
 
-from bridge.exporters.connection import ClientTls
 from bridge.exporters.console import ConsoleExporter
-from bridge.exporters.delivery import Delivery, RetryPolicy
+from bridge.exporters.delivery import Delivery
 from bridge.exporters.failures import NotTaken, Refused
 from bridge.exporters.file import FileExporter
+from bridge.exporters.retry import RetryPolicy
+from bridge.security import ClientTls
 
 __all__ = ["ClientTls", "ConsoleExporter", "Delivery", "FileExporter", "NotTaken", "Refused", "RetryPolicy"]

@@ -1,14 +1,27 @@
 """What a backend's answer says, and how much of it may be shown."""
 
-from collections.abc import Iterable
+from base64 import b64encode
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import aiohttp
 
 MAX_ANSWER_BYTES = 64 << 10
 MAX_TEXT = 300
+MAX_RETRY_AFTER_S = 1e9
+"""No number is read as more: one of 400 digits is infinite."""
+SETTINGS: Mapping[int, str] = {
+    401: "check the token, or user and password",
+    402: "the account has to be looked after",
+    403: "check the token, and what it may do",
+    404: "check the path of the endpoint",
+    405: "check the path of the endpoint",
+    407: "the proxy wants a user and a password",
+    421: "check the host of the endpoint",
+}
+"""Statuses that say nothing against the spans: whoever runs the bridge or the backend can set them right."""
 SECRET_CHARS = 6
 """Header values shorter than this are no secrets; masking them would only garble texts."""
 
@@ -29,8 +42,8 @@ def secrets_of(values: Iterable[str]) -> tuple[str, ...]:
 
 def retry_after_s(value: str, now: datetime) -> float | None:
     """Seconds of a Retry-After header, which holds seconds or an HTTP date; None where it is neither."""
-    if value.strip().isdecimal():
-        return float(value)
+    if (seconds := value.strip()).isdecimal():
+        return min(float(seconds), MAX_RETRY_AFTER_S)
     try:
         return max(0.0, (parsedate_to_datetime(value) - now).total_seconds())
     except (ValueError, TypeError):
@@ -38,10 +51,31 @@ def retry_after_s(value: str, now: datetime) -> float | None:
         return None
 
 
+def settings_refusal(status: int, location: str) -> str:
+    """What to do about a status that is about settings, and not about the body; "" for any other status.
+
+    location: the header of that name. Of it only the host is shown.
+    """
+    if 300 <= status < 400:
+        target = urlsplit(location)
+        host = shown(f"{target.scheme or '...'}://{target.netloc.rpartition('@')[2] or '...'}")
+        return f"it sends us to {host}; redirects are not followed: set the endpoint to where the backend is"
+    return SETTINGS.get(status, "")
+
+
 def url_secrets(url: str) -> tuple[str, ...]:
-    """What must not be shown of a URL: its user, its password, its query."""
+    """What must not be shown of a URL: its user, its password, its query with what stands in it; the longest first.
+
+    Each as it stands and decoded, and the header a client makes of user and password.
+    """
     parts = urlsplit(url)
-    return tuple(part for part in (parts.password, parts.username, parts.query) if part)
+    found = {part for part in (parts.password, parts.username, parts.query) if part}
+    found |= {value for _, value in parse_qsl(parts.query) if len(value) >= SECRET_CHARS}
+    found |= {unquote(part) for part in found}
+    if parts.username or parts.password:
+        user = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+        found.add(b64encode(user.encode()).decode())
+    return tuple(sorted(found, key=len, reverse=True))
 
 
 async def first_bytes(content: aiohttp.StreamReader) -> bytes:

@@ -5,24 +5,25 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import TextIO
 
-import anyio
-from anyio import to_thread
-
 from bridge.component import Body
 from bridge.exporters.failures import NotTaken, Refused
+from bridge.exporters.thread import OneThread
 from bridge.exporters.trees import render_traces
 from bridge.spans import LinkedSpans
 
 NO_LIMIT = 1 << 62
+WRITE_S = 10.0
 
 
 class ConsoleExporter:
     """Writes one tree per trace to a text stream (standard output unless told otherwise)."""
 
-    def __init__(self, name: str, stream: TextIO | None = None, *, width: int = 120) -> None:
+    def __init__(
+        self, name: str, stream: TextIO | None = None, *, width: int = 120, timeout_s: float = WRITE_S
+    ) -> None:
         self.name = name
         self._stream, self._width = stream or sys.stdout, width
-        self._writing = anyio.Lock()
+        self._thread, self._timeout_s = OneThread(f"exporter {name}"), timeout_s
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -39,8 +40,10 @@ class ConsoleExporter:
 
     async def deliver(self, body: Body) -> None:
         """Raises NotTaken where the stream cannot be written at present, Refused where it is closed."""
-        async with self._writing:
-            await to_thread.run_sync(self._write, body.data.decode())
+        try:
+            await self._thread.run(self._write, body.data.decode(), timeout_s=self._timeout_s)
+        except TimeoutError as exc:
+            raise NotTaken("nobody reads the console", reason="timeout") from exc
 
     def _write(self, text: str) -> None:
         try:

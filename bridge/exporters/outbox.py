@@ -13,16 +13,25 @@ class Outbox:
     """Hands out the ticks after a cursor, each once: new ones as they come, a backlog beside them, oldest first.
 
     A backlog is what was there at the start, or what piled up while the backend was away. While there is one, new ticks
-    and the backlog take turns, so that fresh traces are seen at once. One task calls `start` and `next`.
+    and the backlog take turns, so that fresh traces are seen at once, and the backlog has at least half of what is
+    delivered, counted in spans. One task calls `start`, `next` and `weigh`.
     """
 
-    def __init__(self, store: SpanStore) -> None:
-        self._store = store
+    def __init__(self, store: SpanStore, *, fresh_s: float = 3.0) -> None:
+        """fresh_s: ticks committed within this time are no backlog."""
+        self._store, self._fresh_s = store, fresh_s
+        self._recent: deque[tuple[float, int]] = deque()
+        """When ticks were committed, as far as that is known and not long ago, and their numbers."""
+        self._stale = 0
+        """Newest tick that is not fresh."""
         self._head = 0
         """Every existing tick up to this one was handed out or lies in the backlog."""
         self._backlog: deque[tuple[int, int]] = deque()
         """Ranges (after, up to and including) of ticks not handed out, oldest first."""
-        self._backlog_turn = True
+        self._ahead = 0
+        """Spans of new ticks less those of the backlog, since there is a backlog: whose turn it is."""
+        self._from_backlog = False
+        """Whether the last tick was one of the backlog."""
         self._open: dict[int, int] = {}
         """Bodies on their way by tick, plus one while the tick is being encoded."""
         self._done: list[int] = []
@@ -33,32 +42,72 @@ class Outbox:
         """Begin after this tick."""
         self._head = self._delivered = cursor
 
+    def committed(self, tick: int, now_s: float) -> None:
+        """A tick was committed now."""
+        if not self._recent:
+            self._stale = tick - 1
+        elif self._recent[-1][1] >= tick:
+            return
+        while self._recent and self._recent[0][0] <= now_s - self._fresh_s:
+            self._stale = self._recent.popleft()[1]
+        self._recent.append((now_s, tick))
+
     async def next(self) -> int | None:
         """Number of the tick to deliver now, open from here on; None when all were handed out.
 
         Raises StoreUnavailable; then nothing was handed out.
         """
         newest = await self._store.last_tick()
-        if newest - self._head > BEHIND_TICKS:
-            self._backlog.append((self._head, newest - 1))
-            self._head = newest - 1
+        stale = self._stale if self._recent else newest - 1  # at a start: all but the newest
+        if newest - self._head > BEHIND_TICKS and stale > self._head:
+            self._add_to_backlog(stale)
         tick: int | None = None
-        if newest > self._head and not (self._backlog and self._backlog_turn):
-            tick = await self._store.next_tick(self._head)
-        if tick is not None:
-            self._head = tick
-            self._backlog_turn = True
-        else:
+        backlog_turn = self._ahead > 0 or (self._ahead == 0 and not self._from_backlog)
+        if not (self._backlog and backlog_turn):
+            tick = await self._next_of_new(newest)
+        self._from_backlog = tick is None
+        if tick is None:
             tick = await self._next_of_backlog()
-            self._backlog_turn = False
+        if tick is None:  # the backlog's turn, but what there was of it has ended
+            tick = await self._next_of_new(newest)
+            self._from_backlog = False
         if tick is not None:
             self._open[tick] = 1
         return tick
+
+    def weigh(self, spans: int) -> None:
+        """Say how many spans the tick has that was handed out last."""
+        if not self._backlog:
+            self._ahead = 0
+        elif self._from_backlog:
+            # what the backlog had while nothing new came is not held against it
+            self._ahead = max(0, self._ahead - spans)
+        else:
+            self._ahead += spans
+
+    def _add_to_backlog(self, last: int) -> None:
+        if self._backlog and self._backlog[-1][1] == self._head:
+            self._backlog[-1] = (self._backlog[-1][0], last)
+        else:
+            self._backlog.append((self._head, last))
+        self._head = last
+
+    async def _next_of_new(self, newest: int) -> int | None:
+        while newest > self._head:
+            tick = await self._store.next_tick(self._head)
+            if tick is None:
+                return None
+            if tick > self._head:  # else it was given up meanwhile
+                self._head = tick
+                return tick
+        return None
 
     async def _next_of_backlog(self) -> int | None:
         while self._backlog:
             after, last = self._backlog[0]
             tick = await self._store.next_tick(after)
+            if not self._backlog or self._backlog[0] != (after, last):
+                continue  # given up meanwhile
             if tick is not None and tick <= last:
                 self._backlog[0] = (tick, last)
                 return tick
@@ -75,6 +124,25 @@ class Outbox:
         if not self._open[tick]:
             del self._open[tick]
             heapq.heappush(self._done, tick)
+
+    def give_up(self, up_to: int) -> list[tuple[int, int]]:
+        """Hand out no further tick up to and including this existing one.
+
+        Returns the ranges (after, up to and including) of those that were not handed out; the cursor may pass them.
+        """
+        given_up = [(after, min(last, up_to)) for after, last in self._backlog if after < up_to]
+        self._backlog = deque((max(after, up_to), last) for after, last in self._backlog if last > up_to)
+        if self._head < up_to:
+            given_up.append((self._head, up_to))
+            self._head = up_to
+        if given_up:
+            heapq.heappush(self._done, up_to)
+        return given_up
+
+    def undelivered(self, newest: int) -> list[tuple[int, int]]:
+        """Ranges (after, up to and including) of ticks up to the newest that are not delivered as a whole."""
+        ranges = [(tick - 1, tick) for tick in self._open] + [*self._backlog, (self._head, newest)]
+        return [(after, last) for after, last in ranges if after < last]
 
     @property
     def oldest_open(self) -> int | None:

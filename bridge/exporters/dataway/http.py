@@ -16,9 +16,11 @@ from yarl import URL
 
 from bridge.component import Body
 from bridge.errors import ConfigError
-from bridge.exporters.answers import first_bytes, retry_after_s, shown, url_secrets
-from bridge.exporters.connection import HEADER_TEXT, USER_AGENT, ClientTls, checked_headers
+from bridge.exporters.answers import first_bytes, retry_after_s, settings_refusal, shown, url_secrets
+from bridge.exporters.connection import HEADER_TEXT, USER_AGENT, checked_headers, watched
 from bridge.exporters.failures import NotTaken, Refused
+from bridge.exporters.resolver import Resolver
+from bridge.security import ClientTls, FileWatch
 from bridge.spans import LinkedSpans
 
 logger = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ class DatawayExporter:
 
     `global_tags` are set on points that lack them; with `sinker` they are sent as X-Global-Tags, too,
     in UTF-8 as DataKit does. `proxy`: URL of
-    an HTTP proxy. With `verify` off any certificate is taken.
+    an HTTP proxy. With a `watch` TLS files are read again when they change.
     """
 
     def __init__(
@@ -56,14 +58,15 @@ class DatawayExporter:
         sinker: bool = False,
         proxy: str | None = None,
         tls: ClientTls | None = None,
-        verify: bool = True,
+        watch: FileWatch | None = None,
     ) -> None:
         self.name = name
         self._address = DatawayUrl(url)
         self._form: Literal["protobuf", "line_protocol"] = form
         self._gzip, self._max_bytes = compression == "gzip", max_bytes
         self._global_tags = dict(global_tags or {})
-        self._proxy, self._tls, self._verify = proxy, tls or ClientTls(), verify
+        self._proxy = proxy
+        self._tls = watched(name, tls, watch) if self._address.secure else None
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._secrets = (*self._address.secrets, *(url_secrets(proxy) if proxy else ()))
         headers = {"user-agent": USER_AGENT, "content-type": CONTENT_TYPES[form]}
@@ -83,7 +86,9 @@ class DatawayExporter:
 
         Raises ConfigError where a TLS file cannot be used; connects when something is delivered.
         """
-        connector = aiohttp.TCPConnector(ssl=self._ssl())
+        if self._tls:
+            self._tls.start()
+        connector = aiohttp.TCPConnector(resolver=Resolver(self.name), use_dns_cache=False)
         async with (
             aiohttp.ClientSession(connector=connector, timeout=self._timeout) as session,
             anyio.create_task_group() as checking,
@@ -97,9 +102,8 @@ class DatawayExporter:
                 checking.cancel_scope.cancel()
 
     def _ssl(self) -> ssl.SSLContext | bool:
-        if not self._address.secure:
-            return True
-        return self._tls.context(verify=self._verify)
+        """For the next request; connections are kept by it, so that another is for new ones."""
+        return self._tls.value.context if self._tls else True
 
     def encode(self, linked: LinkedSpans) -> Iterator[Body]:
         """Points in bodies of at most `max_bytes`, compressed already: once, however often one is sent."""
@@ -110,7 +114,10 @@ class DatawayExporter:
             yield Body(igzip.compress(data, 1, mtime=0) if self._gzip else data, points)
 
     async def deliver(self, body: Body) -> None:
-        """Send one body within `timeout_s`. Raises NotTaken for 408, 429, 5xx and the network, Refused for 4xx."""
+        """Send one body within `timeout_s`. Raises NotTaken or Refused.
+
+        Final are 4xx that are about the body: not 408 and 429, and not those about settings or the account.
+        """
         if self._session is None:
             raise RuntimeError(f"{self!r} is not running")
         # the same body has the same package id whenever it is sent
@@ -118,7 +125,12 @@ class DatawayExporter:
         headers = {**self._headers, "x-points": str(body.spans), "x-pkg-id": f"dk_{package}"}
         try:
             async with self._session.post(
-                self._address.write, data=body.data, headers=headers, proxy=self._proxy, allow_redirects=False
+                self._address.write,
+                data=body.data,
+                headers=headers,
+                proxy=self._proxy,
+                allow_redirects=False,
+                ssl=self._ssl(),
             ) as response:
                 answer = await first_bytes(response.content)
         except TimeoutError:
@@ -132,11 +144,14 @@ class DatawayExporter:
     def _failure(self, response: aiohttp.ClientResponse, answer: str) -> NotTaken | Refused:
         status = response.status
         text = f"{self._address}: {status} {shown(answer or response.reason or '', self._secrets)}"
-        if 400 <= status < 500 and status not in TRY_AGAIN:
-            if QUOTA_USED_UP in answer:
-                return Refused(f"the workspace's data quota is used up: {text}", reason="beyond_data_usage")
-            return Refused(text, reason=f"http_{status}")
         wait_s = retry_after_s(response.headers.get("retry-after", ""), datetime.now(UTC))
+        if QUOTA_USED_UP in answer:
+            text = f"the workspace's data quota is used up: {text}"
+            return NotTaken(text, reason="beyond_data_usage", retry_after_s=wait_s, settings=True)
+        if remedy := settings_refusal(status, response.headers.get("location", "")):
+            return NotTaken(f"{text}; {remedy}", reason=f"http_{status}", retry_after_s=wait_s, settings=True)
+        if 400 <= status < 500 and status not in TRY_AGAIN:
+            return Refused(text, reason=f"http_{status}")
         return NotTaken(text, reason=f"http_{status}", retry_after_s=wait_s)
 
     async def _check_token(self, session: aiohttp.ClientSession) -> None:
@@ -146,7 +161,9 @@ class DatawayExporter:
             return
         timeout = aiohttp.ClientTimeout(total=CHECK_TIMEOUT_S)
         try:
-            async with session.get(self._address.check, proxy=self._proxy, timeout=timeout) as response:
+            async with session.get(
+                self._address.check, proxy=self._proxy, timeout=timeout, ssl=self._ssl()
+            ) as response:
                 answer = await first_bytes(response.content)
         except (TimeoutError, aiohttp.ClientError, OSError) as exc:
             error = shown(f"{type(exc).__name__}: {exc}", self._secrets)

@@ -24,16 +24,19 @@ def retry_delay_s(details: bytes) -> float | None:
     return None
 
 
-def check_partial_success(response: bytes, secrets: Iterable[str]) -> None:
-    """Raise Refused with the number of rejected spans where an ExportTraceServiceResponse says so.
+def check_partial_success(response: bytes, secrets: Iterable[str]) -> str:
+    """The warning in an ExportTraceServiceResponse, "" where there is none: every span was taken.
 
-    OTLP: such a request is not to be sent again. An answer that cannot be read is a success, as its status said.
+    Raises Refused with the number of rejected spans where some were not. OTLP: such a request is not to be sent again.
+    An answer that cannot be read is a success, as its status said.
     """
     if not response:
-        return
+        return ""
     try:
         partial = ExportTraceServiceResponse.FromString(response).partial_success
     except DecodeError:
-        return
+        return ""
+    message = shown(partial.error_message, secrets)
     if partial.rejected_spans > 0:
-        raise Refused(shown(partial.error_message, secrets), reason="partial_success", spans=partial.rejected_spans)
+        raise Refused(message, reason="partial_success", spans=partial.rejected_spans)
+    return message

@@ -1,23 +1,30 @@
 """OTLP over gRPC."""
 
+import logging
 import re
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Literal, cast
 from urllib.parse import urlsplit
 
+import anyio
 import grpc
 import grpc.aio
 
 from bridge.component import Body
 from bridge.errors import ConfigError
 from bridge.exporters.answers import secrets_of, shown
-from bridge.exporters.connection import USER_AGENT, ClientTls, checked_headers
+from bridge.exporters.connection import USER_AGENT, checked_headers, watched
 from bridge.exporters.failures import NotTaken, Refused
 from bridge.exporters.otlp.answers import check_partial_success, retry_delay_s
+from bridge.exporters.otlp.channel import EXPORT, RenewedChannel
+from bridge.exporters.otlp.parts import Parts, halves
+from bridge.exporters.repeats import Repeats
+from bridge.security import ClientTls, FileWatch, Identity, Reloaded
 from bridge.spans import LinkedSpans
 
-EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+logger = logging.getLogger(__name__)
+
 RETRYABLE = frozenset(
     {
         grpc.StatusCode.CANCELLED,
@@ -28,15 +35,23 @@ RETRYABLE = frozenset(
         grpc.StatusCode.DATA_LOSS,
     }
 )
+SETTINGS: Mapping[grpc.StatusCode, str] = {
+    grpc.StatusCode.UNAUTHENTICATED: "check the token in headers",
+    grpc.StatusCode.PERMISSION_DENIED: "check the token in headers, and what it may do",
+    grpc.StatusCode.UNIMPLEMENTED: "check the endpoint: what listens there takes no traces",
+}
+"""These say nothing against the spans (docs/decisions/0006)."""
+LARGER = ("message larger than max", "message exceeds maximum size")
+"""What gRPC's servers say of a request over their limit: in C and Go, in Java."""
 OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.primary_user_agent", USER_AGENT),
     # a connection that died without a word is noticed; pings only while a call waits, as servers demand
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    # retries are Delivery's; the channel only has to reconnect soon enough for them
+    # retries are Delivery's, and each has a new channel; this is for one that lost its connection while it was idle
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 500),
-    ("grpc.max_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
     # one exporter's connection is its own, also to a backend that another exporter uses
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.service_config_disable_resolution", 1),
@@ -47,7 +62,8 @@ OPTIONS: tuple[tuple[str, str | int], ...] = (
 class OtlpGrpcExporter:
     """Sends ExportTraceServiceRequests to `endpoint`: host:port, or a URL whose scheme (http, https) decides on TLS.
 
-    Without a scheme TLS is used unless `insecure`. `max_bytes` is below the 4 MiB that gRPC servers take by default.
+    Without a scheme TLS is used unless `insecure`. With a `watch` TLS files are read again when they change; calls
+    under way finish with what they began with. `max_bytes` is below the 4 MiB that gRPC servers take by default.
     """
 
     def __init__(
@@ -60,38 +76,48 @@ class OtlpGrpcExporter:
         timeout_s: float = 10.0,
         insecure: bool = False,
         tls: ClientTls | None = None,
+        watch: FileWatch | None = None,
         max_spans: int = 8192,
         max_bytes: int = 4_000_000,
     ) -> None:
         self.name = name
         self._target, secure = grpc_target(endpoint, insecure=insecure)
-        self._tls = (tls or ClientTls()) if secure else None
+        self._tls = watched(name, tls, watch) if secure else None
         checked = checked_headers(name, headers or {})
         self._metadata = tuple(checked.items())
         self._secrets = secrets_of(checked.values())
         self._compression = grpc.Compression.Gzip if compression == "gzip" else grpc.Compression.NoCompression
         self._timeout_s, self._max_spans, self._max_bytes = timeout_s, max_spans, max_bytes
-        self._export: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] | None = None
+        self._channel = RenewedChannel()
+        self._parts, self._warnings = Parts(name, self._send, halves), Repeats()
 
     def __repr__(self) -> str:
         return f"OtlpGrpcExporter({self.name!r}, {self._target!r})"
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Hold a channel. Raises ConfigError where a TLS file cannot be read; connects when something is delivered."""
-        async with self._channel() as channel:
-            self._export = channel.unary_unary(EXPORT, None, None)
+        """Hold a channel. Raises ConfigError where a TLS file cannot be used; connects when something is delivered."""
+        if self._tls:
+            self._tls.start()
+        async with self._channel.running(self._connect), anyio.create_task_group() as watching:
+            if self._tls:
+                watching.start_soon(self._renew_with, self._tls)
             try:
                 yield
             finally:
-                self._export = None
+                watching.cancel_scope.cancel()
 
-    def _channel(self) -> grpc.aio.Channel:
+    def _connect(self) -> grpc.aio.Channel:
         if self._tls is None:
             return grpc.aio.insecure_channel(self._target, OPTIONS, self._compression)
-        ca, cert, key = self._tls.read()
-        credentials = grpc.ssl_channel_credentials(ca, key, cert)
+        files = self._tls.value
+        credentials = grpc.ssl_channel_credentials(files.ca, files.key, files.cert)
         return grpc.aio.secure_channel(self._target, credentials, OPTIONS, self._compression)
+
+    async def _renew_with(self, tls: Reloaded[Identity]) -> None:
+        while True:
+            await tls.changed()
+            self._channel.renew()
 
     def encode(self, linked: LinkedSpans) -> Iterator[Body]:
         """Serialized requests."""
@@ -101,14 +127,24 @@ class OtlpGrpcExporter:
             yield Body(request, spans)
 
     async def deliver(self, body: Body) -> None:
-        """Send one request within `timeout_s`. Raises NotTaken or Refused as OTLP tells the status codes apart."""
-        if self._export is None:
-            raise RuntimeError(f"{self!r} is not running")
+        """Send one request within `timeout_s`. Raises NotTaken or Refused as OTLP tells the status codes apart.
+
+        One that is too large for the backend is sent in parts, each within that time.
+        """
+        await self._parts.deliver(body.data, body.spans)
+
+    async def call(self, method: str, request: bytes) -> bytes:
+        """The answer to one request, of whatever signal, within `timeout_s`. Raises NotTaken or Refused."""
         try:
-            response = await self._export(body.data, timeout=self._timeout_s, metadata=self._metadata)
+            return await self._channel.call(request, timeout_s=self._timeout_s, metadata=self._metadata, method=method)
         except grpc.aio.AioRpcError as exc:
             raise self._failure(exc) from None  # its repr would hold the backend's text unmasked
-        check_partial_success(response, self._secrets)
+
+    async def _send(self, request: bytes) -> None:
+        response = await self.call(EXPORT, request)
+        warning = check_partial_success(response, self._secrets)
+        if warning and self._warnings.worth_logging(warning):
+            logger.warning("backend took spans with a warning", extra={"exporter": self.name, "warning": warning})
 
     def _failure(self, exc: grpc.aio.AioRpcError) -> NotTaken | Refused:
         code = exc.code()
@@ -120,7 +156,11 @@ class OtlpGrpcExporter:
         wait_s = retry_delay_s(details) if isinstance(details, bytes) else None
         if code in RETRYABLE or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and wait_s is not None):
             return NotTaken(text, reason=reason, retry_after_s=wait_s)
-        return Refused(text, reason=reason)
+        if code in SETTINGS:
+            return NotTaken(f"{text}; {SETTINGS[code]}", reason=reason, retry_after_s=wait_s, settings=True)
+        said = (exc.details() or "").lower()
+        too_large = code is grpc.StatusCode.RESOURCE_EXHAUSTED and any(words in said for words in LARGER)
+        return Refused(text, reason=reason, too_large=too_large)
 
 
 def grpc_target(endpoint: str, *, insecure: bool) -> tuple[str, bool]:

@@ -1,5 +1,7 @@
 """OTLP over HTTP, in protobuf."""
 
+import gzip
+import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -13,14 +15,23 @@ from isal import igzip
 
 from bridge.component import Body
 from bridge.errors import ConfigError
-from bridge.exporters.answers import first_bytes, retry_after_s, secrets_of, shown, url_secrets
-from bridge.exporters.connection import USER_AGENT, ClientTls, checked_headers
+from bridge.exporters.answers import first_bytes, retry_after_s, secrets_of, settings_refusal, shown, url_secrets
+from bridge.exporters.connection import USER_AGENT, checked_headers, watched
 from bridge.exporters.failures import NotTaken, Refused
 from bridge.exporters.otlp.answers import check_partial_success
+from bridge.exporters.otlp.parts import Parts, halves
+from bridge.exporters.repeats import Repeats
+from bridge.exporters.resolver import Resolver
+from bridge.security import ClientTls, FileWatch
 from bridge.spans import LinkedSpans
 
-PROTOBUF = "application/x-protobuf"
-RETRYABLE = frozenset({429, 502, 503, 504})
+PROTOBUF, JSON = "application/x-protobuf", "application/json"
+TRACES_PATH = "v1/traces"
+CONTENT_TOO_LARGE = 413
+RETRYABLE = frozenset({408, 429, 502, 503, 504})
+"""Those of OTLP, and 408: nobody read the body."""
+
+logger = logging.getLogger(__name__)
 
 
 class OtlpHttpExporter:
@@ -28,6 +39,7 @@ class OtlpHttpExporter:
 
     With `base` the endpoint is that of a whole OTLP backend and v1/traces is appended; otherwise it is used as it is
     (OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_TRACES_ENDPOINT differ in that). Redirects are not followed.
+    With a `watch` TLS files are read again when they change: new connections are made with what they say then.
     """
 
     def __init__(
@@ -40,12 +52,13 @@ class OtlpHttpExporter:
         compression: Literal["none", "gzip"] = "none",
         timeout_s: float = 10.0,
         tls: ClientTls | None = None,
+        watch: FileWatch | None = None,
         max_spans: int = 8192,
         max_bytes: int = 4_000_000,
     ) -> None:
         self.name = name
         self._url, self._shown_url = traces_url(endpoint, base=base)
-        self._tls = (tls or ClientTls()) if self._url.startswith("https:") else None
+        self._tls = watched(name, tls, watch) if self._url.startswith("https:") else None
         self._gzip = compression == "gzip"
         checked = checked_headers(name, headers or {})
         self._secrets = (*secrets_of(checked.values()), *url_secrets(self._url))
@@ -54,6 +67,7 @@ class OtlpHttpExporter:
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._max_spans, self._max_bytes = max_spans, max_bytes
         self._session: aiohttp.ClientSession | None = None
+        self._parts, self._warnings = Parts(name, self._send, self._halves), Repeats()
 
     def __repr__(self) -> str:
         return f"OtlpHttpExporter({self.name!r}, {self._shown_url!r})"
@@ -61,7 +75,9 @@ class OtlpHttpExporter:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Hold a session. Raises ConfigError where a TLS file cannot be used; connects when something is delivered."""
-        connector = aiohttp.TCPConnector(ssl=self._tls.context() if self._tls else True)
+        if self._tls:
+            self._tls.start()
+        connector = aiohttp.TCPConnector(resolver=Resolver(self.name), use_dns_cache=False)
         async with aiohttp.ClientSession(connector=connector, headers=self._headers, timeout=self._timeout) as session:
             self._session = session
             try:
@@ -74,33 +90,68 @@ class OtlpHttpExporter:
         from bridge.codec.otlp_encode import encode_requests
 
         for request, spans in encode_requests(linked, max_spans=self._max_spans, max_bytes=self._max_bytes):
-            yield Body(igzip.compress(request, 1) if self._gzip else request, spans)
+            yield Body(self._packed(request), spans)
 
     async def deliver(self, body: Body) -> None:
-        """Send one request within `timeout_s`. Raises NotTaken or Refused as OTLP tells the status codes apart."""
+        """Send one request within `timeout_s`. Raises NotTaken or Refused as OTLP tells the status codes apart.
+
+        One that is too large for the backend is sent in parts, each within that time.
+        """
+        await self._parts.deliver(body.data, body.spans)
+
+    def _packed(self, request: bytes) -> bytes:
+        return igzip.compress(request, 1, mtime=0) if self._gzip else request
+
+    def _halves(self, packed: bytes) -> Iterator[tuple[bytes, int]]:
+        for request, spans in halves(gzip.decompress(packed) if self._gzip else packed):
+            yield self._packed(request), spans
+
+    async def post(self, path: str, request: bytes, *, as_json: bool) -> bytes:
+        """The answer to one request of another signal, within `timeout_s`; `path` stands where v1/traces does.
+
+        Raises NotTaken or Refused, the latter also where the endpoint is that of traces alone (traces_endpoint).
+        """
+        url = urlsplit(self._url)
+        if not url.path.endswith(TRACES_PATH):
+            raise Refused(f"{self._shown_url}: an address of traces alone", reason="no_address")
+        headers = {"content-type": JSON} if as_json else {}
+        other = urlunsplit(url._replace(path=url.path.removesuffix(TRACES_PATH) + path))
+        return self._check(*await self._post(other, self._packed(request), headers))
+
+    async def _send(self, packed: bytes) -> None:
+        response, answer = await self._post(self._url, packed, {})
+        self._check(response, answer)
+        warning = check_partial_success(answer, self._secrets) if response.content_type == PROTOBUF else ""
+        if warning and self._warnings.worth_logging(warning):
+            logger.warning("backend took spans with a warning", extra={"exporter": self.name, "warning": warning})
+
+    async def _post(self, url: str, packed: bytes, headers: Mapping[str, str]) -> tuple[aiohttp.ClientResponse, bytes]:
         if self._session is None:
             raise RuntimeError(f"{self!r} is not running")
         try:
-            async with self._session.post(self._url, data=body.data, allow_redirects=False) as response:
-                answer = await first_bytes(response.content)
+            tls = self._tls.value.context if self._tls else True  # connections are kept by it: another is for new ones
+            async with self._session.post(
+                url, data=packed, headers=headers, allow_redirects=False, ssl=tls
+            ) as response:
+                return response, await first_bytes(response.content)
         except TimeoutError:
             raise NotTaken(f"{self._shown_url}: no answer in {self._timeout.total} s", reason="timeout") from None
         except (aiohttp.ClientError, OSError) as exc:
             text = f"{self._shown_url}: {shown(f'{type(exc).__name__}: {exc}', self._secrets)}"
             raise NotTaken(text, reason="connection") from None  # its text would hold the URL unmasked
-        self._check(response, answer)
 
-    def _check(self, response: aiohttp.ClientResponse, answer: bytes) -> None:
+    def _check(self, response: aiohttp.ClientResponse, answer: bytes) -> bytes:
+        """The answer, where it says that the backend took the request."""
         if 200 <= response.status < 300:
-            if response.content_type == PROTOBUF:
-                check_partial_success(answer, self._secrets)
-            return
+            return answer
         text = f"{self._shown_url}: {response.status} {shown(_message(response, answer), self._secrets)}"
         reason = f"http_{response.status}"
+        wait_s = retry_after_s(response.headers.get("retry-after", ""), datetime.now(UTC))
         if response.status in RETRYABLE:
-            wait_s = retry_after_s(response.headers.get("retry-after", ""), datetime.now(UTC))
             raise NotTaken(text, reason=reason, retry_after_s=wait_s)
-        raise Refused(text, reason=reason)
+        if remedy := settings_refusal(response.status, response.headers.get("location", "")):
+            raise NotTaken(f"{text}; {remedy}", reason=reason, retry_after_s=wait_s, settings=True)
+        raise Refused(text, reason=reason, too_large=response.status == CONTENT_TOO_LARGE)
 
 
 def _message(response: aiohttp.ClientResponse, answer: bytes) -> str:
@@ -119,6 +170,6 @@ def traces_url(endpoint: str, *, base: bool) -> tuple[str, str]:
     if url.scheme not in ("http", "https") or not url.hostname:
         raise ConfigError("endpoint: want http://host:port or https://host:port, with a path or without")
     if base:
-        url = url._replace(path=url.path.rstrip("/") + "/v1/traces")
+        url = url._replace(path=f"{url.path.rstrip('/')}/{TRACES_PATH}")
     host = url.netloc.rpartition("@")[2]
     return urlunsplit(url), urlunsplit((url.scheme, host, url.path, "", ""))

@@ -9,7 +9,7 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from bridge.component import Body
+from bridge.component import Body, TickSummary
 from bridge.errors import PermanentError, StoreUnavailable
 from bridge.spans import LinkedSpans
 from bridge.telemetry import Instruments
@@ -25,6 +25,8 @@ class TickStore:
         """Every cursor that was noted, in order."""
         self.failures: dict[str, int] = defaultdict(int)
         """How often each method still raises StoreUnavailable."""
+        self.gone: set[int] = set()
+        """Ticks whose payload was given up."""
 
     def add(self, tick: int, spans: int = 2) -> int:
         self.ticks[tick] = linked_spans(spans, tick=tick)
@@ -44,7 +46,14 @@ class TickStore:
 
     async def read_tick(self, number: int) -> LinkedSpans:
         self._maybe_fail("read_tick")
+        if number in self.gone:
+            raise LookupError(f"tick {number} is gone")
         return self.ticks[number]
+
+    async def summary(self, after: int, up_to: int) -> TickSummary:
+        """Of ticks that left at the time of their number."""
+        found = [tick for tick in self.ticks if after < tick <= up_to]
+        return TickSummary(len(found), sum(len(self.ticks[tick]) for tick in found), min(found, default=None))
 
     async def advance(self, exporter: str, tick: int) -> None:
         self._maybe_fail("advance")

@@ -199,11 +199,10 @@ async def test_ticks_that_pile_up_become_backlog(store: Any, exporter: Any, deli
     """After the backend was away, what comes new is delivered at once, beside what piled up; each tick once."""
     exporter.gates["1:0"] = anyio.Event()
     store.add(1, spans=1)
-    async with deliver(in_flight=1) as delivery:
+    async with deliver(in_flight=1, fresh_s=0.0) as delivery:
         await exporter.attempted.wait()
         for tick in range(2, 50):
-            store.add(tick, spans=1)
-        delivery.notify()
+            delivery.notify(store.add(tick, spans=1))
         exporter.gates["1:0"].set()
         await delivery.drained(49)
     ticks = [int(body.split(":")[0]) for body in exporter.taken]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from datetime import datetime
 from pathlib import Path
 
@@ -145,3 +146,27 @@ async def test_path_that_cannot_be_written_is_a_config_error(tmp_path: Path) -> 
     """A folder in the file's place ends the start, with the path."""
     with pytest.raises(ConfigError, match=str(tmp_path)):
         await write(FileExporter("file", tmp_path))
+
+
+@pytest.mark.parametrize("becomes", ["deleted", "moved", "replaced", "folder_gone"])
+async def test_a_file_that_somebody_takes_away_is_begun_anew(tmp_path: Path, becomes: str) -> None:
+    """As logrotate and people do: what is written after that is in a new file under the name, not in the old one."""
+    path = tmp_path / "traces" / "out.jsonl"
+    exporter = FileExporter("x", path)
+    async with exporter.running():
+        await exporter.deliver(Body(b"one\n", 1))
+        aside = tmp_path / "aside"
+        if becomes == "deleted":
+            path.unlink()
+        elif becomes == "folder_gone":
+            shutil.rmtree(path.parent)
+        else:
+            path.rename(aside)
+        if becomes == "replaced":
+            path.write_bytes(b"zero\n")
+        await exporter.deliver(Body(b"two\n", 1))
+        await exporter.deliver(Body(b"three\n", 1))
+    before = b"zero\n" if becomes == "replaced" else b""
+    assert path.read_bytes() == before + b"two\nthree\n"
+    if aside.exists():
+        assert aside.read_bytes() == b"one\n"

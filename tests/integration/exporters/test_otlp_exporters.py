@@ -3,10 +3,13 @@
 import gzip
 import socket
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+from aiohttp import web
 
 from bridge.errors import ConfigError
 from bridge.exporters import ClientTls, NotTaken, Refused
@@ -47,7 +50,8 @@ async def test_delivered_spans_are_at_the_backend(build: Build) -> None:
 
 
 RETRYABLE = ["cancelled", "deadline_exceeded", "aborted", "out_of_range", "unavailable", "data_loss"]
-PERMANENT = ["invalid_argument", "resource_exhausted", "unimplemented", "internal", "unknown", "unauthenticated"]
+PERMANENT = ["invalid_argument", "resource_exhausted", "internal", "unknown", "failed_precondition"]
+SETTINGS = ["unauthenticated", "permission_denied", "unimplemented"]
 
 
 @pytest.mark.parametrize("status", RETRYABLE)
@@ -72,6 +76,17 @@ async def test_grpc_statuses_that_are_final(status: str) -> None:
     assert (caught.value.reason, caught.value.spans) == (status, None)
 
 
+@pytest.mark.parametrize("status", SETTINGS)
+async def test_grpc_statuses_about_settings_are_tried_again(status: str) -> None:
+    """A wrong token or address says nothing against the spans: they are kept, and the error says what to look at."""
+    async with running_sink([status]) as sink:
+        exporter = over_grpc(sink)
+        async with exporter.running():
+            with pytest.raises(NotTaken, match="scripted; check the") as caught:
+                await exporter.deliver(body_of(1))
+    assert (caught.value.reason, caught.value.settings) == (status, True)
+
+
 @pytest.mark.parametrize("status", ["resource_exhausted", "unavailable"])
 async def test_grpc_retry_info_is_honoured(status: str) -> None:
     """With RetryInfo both statuses of overload are retryable and carry the backend's time."""
@@ -83,9 +98,9 @@ async def test_grpc_retry_info_is_honoured(status: str) -> None:
     assert caught.value.retry_after_s == 0.25
 
 
-@pytest.mark.parametrize(("status", "wait_s"), [(429, 2), (502, None), (503, 7), (504, None)])
+@pytest.mark.parametrize(("status", "wait_s"), [(408, None), (429, 2), (502, None), (503, 7), (504, None)])
 async def test_http_statuses_that_may_be_tried_again(status: int, wait_s: float | None) -> None:
-    """429, 502, 503 and 504 raise NotTaken with the time of Retry-After."""
+    """408, 429, 502, 503 and 504 raise NotTaken with the time of Retry-After."""
     async with running_sink([f"http:{status}:{wait_s}" if wait_s else f"http:{status}"]) as sink:
         exporter = over_http(sink)
         async with exporter.running():
@@ -94,9 +109,47 @@ async def test_http_statuses_that_may_be_tried_again(status: int, wait_s: float 
     assert (caught.value.reason, caught.value.retry_after_s) == (f"http_{status}", wait_s)
 
 
-@pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 413, 500, 501])
+@pytest.mark.parametrize("status", [401, 402, 403, 404, 405, 407, 421])
+async def test_http_statuses_about_settings_are_tried_again(status: int) -> None:
+    """A wrong token or path says nothing against the spans: they are kept, and the error says what to look at."""
+    async with running_sink([f"http:{status}"]) as sink:
+        exporter = over_http(sink)
+        async with exporter.running():
+            with pytest.raises(NotTaken, match=f"{status} scripted; ") as caught:
+                await exporter.deliver(body_of(1))
+    assert (caught.value.reason, caught.value.settings) == (f"http_{status}", True)
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_redirects_are_named_and_not_followed(status: int) -> None:
+    """Headers and spans go to nobody the settings do not name; the error has the host, and no query."""
+    asked: list[str] = []
+
+    async def redirect(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return web.Response(
+            status=status, headers={"location": "https://me:pw@login.example:8443/here?token=tokentoken"}
+        )
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", redirect)
+    async with AsyncExitStack() as stack:
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        exporter = OtlpHttpExporter("backend", f"http://127.0.0.1:{runner.addresses[0][1]}")
+        await stack.enter_async_context(exporter.running())
+        with pytest.raises(NotTaken, match=r"https://login\.example:8443; redirects are not followed") as caught:
+            await exporter.deliver(body_of(1))
+    assert caught.value.settings
+    assert "token" not in str(caught.value)
+    assert asked == ["/v1/traces"]
+
+
+@pytest.mark.parametrize("status", [400, 413, 422, 500, 501])
 async def test_http_statuses_that_are_final(status: int) -> None:
-    """Every other status is final and says what the backend's google.rpc.Status says; redirects are not followed."""
+    """Every other status is final and says what the backend's google.rpc.Status says."""
     async with running_sink([f"http:{status}"]) as sink:
         exporter = over_http(sink)
         async with exporter.running():
@@ -118,6 +171,18 @@ async def test_partial_success_loses_the_rejected_spans(build: Build) -> None:
 
 
 @BOTH
+async def test_a_warning_is_logged_once_a_minute(build: Build, caplog: pytest.LogCaptureFixture) -> None:
+    """A partial success that rejects nothing is a success with a warning, which an operator sees."""
+    async with running_sink(["partial:0:you are near your limit"] * 3) as sink:
+        exporter = build(sink)
+        async with exporter.running():
+            for span_id in (1, 2, 3):
+                await exporter.deliver(body_of(span_id))
+    warnings = [record.warning for record in caplog.records if hasattr(record, "warning")]
+    assert warnings == ["you are near your limit"]
+
+
+@BOTH
 async def test_silent_backend_is_retryable(build: Build) -> None:
     """A backend that does not answer within the timeout did not take the body."""
     async with running_sink(["hang"]) as sink:
@@ -126,6 +191,23 @@ async def test_silent_backend_is_retryable(build: Build) -> None:
             with pytest.raises(NotTaken) as caught:
                 await exporter.deliver(body_of(1))
     assert caught.value.reason in ("deadline_exceeded", "timeout")
+
+
+@BOTH
+async def test_an_attempt_that_is_given_up_ends_itself_alone(build: Build) -> None:
+    """Cancelling one scope around it ends neither its task nor others, and the next attempt is answered."""
+    async with running_sink(["hang", "hang"]) as sink:
+        exporter = build(sink, timeout_s=20.0)
+        async with exporter.running(), anyio.create_task_group() as tasks:
+            tasks.start_soon(exporter.deliver, body_of(1))
+            await sink.arrived.wait()
+            with anyio.move_on_after(0.3) as limit:
+                await exporter.deliver(body_of(2))
+            assert limit.cancelled_caught
+            await exporter.deliver(body_of(3))
+            assert not tasks.cancel_scope.cancel_called
+            tasks.cancel_scope.cancel()
+        assert sink.totals().distinct == 1
 
 
 @BOTH
@@ -170,7 +252,7 @@ async def test_headers_are_sent_and_never_shown(build: Build) -> None:
     async with running_sink(["unauthenticated::unknown token very-secret-token"]) as sink:
         exporter = build(sink, headers={"Authorization": TOKEN, "X-Scope": "tenant-1"})
         async with exporter.running():
-            with pytest.raises(Refused, match=r"unknown token \*\*\*") as caught:
+            with pytest.raises(NotTaken, match=r"unknown token \*\*\*") as caught:
                 await exporter.deliver(body_of(1))
         assert sink.headers[0]["authorization"] == TOKEN
         assert sink.headers[0]["x-scope"] == "tenant-1"

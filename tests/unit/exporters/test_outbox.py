@@ -1,6 +1,7 @@
 """Which tick goes next, and how far the cursor may go."""
 
 import anyio
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,3 +64,45 @@ def test_each_tick_goes_once_and_the_cursor_passes_none(cursor: int, steps: list
         assert sorted(handed) == [n for n in ticks.numbers if n > cursor]
 
     anyio.run(walk)
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=5, max_size=40))
+def test_the_backlog_has_at_least_half(sizes: list[tuple[int, int]]) -> None:
+    """Counted in spans, whatever the size of ticks: new ones get ahead by one tick at most."""
+    old, new = ([pair[side] for pair in sizes] for side in (0, 1))
+    ticks = Ticks(list(range(1, len(sizes) + 1)))
+    outbox = Outbox(ticks, fresh_s=0.0)  # type: ignore[arg-type]
+
+    async def walk() -> None:
+        outbox.start(0)
+        outbox.committed(len(old) + 1, 0.0)
+        given = {True: 0, False: 0}
+        for number, spans in enumerate(new, len(old) + 1):
+            ticks.numbers.append(number)
+            outbox.committed(number, float(number))
+            tick = await outbox.next()
+            assert tick is not None
+            is_new = tick > len(old)
+            size = spans if is_new else old[tick - 1]
+            outbox.weigh(size)
+            given[is_new] += size
+            if outbox.undelivered(len(old))[-1][0] < len(old):
+                assert given[True] <= given[False] + max(new)
+
+    anyio.run(walk)
+
+
+@pytest.mark.anyio
+async def test_what_came_within_seconds_is_no_backlog() -> None:
+    """After an outage ticks committed lately go first, in order, by turns with the backlog."""
+    ticks = Ticks(list(range(1, 101)))
+    outbox = Outbox(ticks, fresh_s=4.0)  # type: ignore[arg-type]
+    outbox.start(0)
+    for tick in ticks.numbers:
+        outbox.committed(tick, tick * 0.5)
+    handed = []
+    for _ in range(8):
+        handed.append(await outbox.next())
+        outbox.weigh(1)
+    # at 50 s those since 46 s are fresh
+    assert handed == [1, 93, 2, 94, 3, 95, 4, 96]
