@@ -24,6 +24,7 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from bridge.codec.limits import RequestLimits
 from bridge.codec.otlp_protobuf import Decoded, decoded
 from bridge.codec.otlp_scan import scan_request, what_is_wrong
 from bridge.errors import InvalidData
@@ -65,20 +66,24 @@ class _Field:
     """To JSON."""
 
 
-def decode_json(data: bytes, *, peer: str) -> Decoded:
+def decode_json(data: bytes, *, peer: str, limits: RequestLimits = RequestLimits()) -> Decoded:  # noqa: B008 - frozen
     """Decode an OTLP/JSON ExportTraceServiceRequest that came from this address.
 
     Names may be written in camelCase or as in the .proto, 64-bit integers as text or number, enums as number or name;
     null counts as absent, and unknown names are ignored. A body without content is an empty request, as it is in
     protobuf. An id is an even number of hex digits; one of a wrong length costs what it costs in protobuf: an ordinary
-    span, or nothing. Raises InvalidData, which says what is wrong and where.
+    span, or nothing. Raises InvalidData, which says what is wrong and where, and TooLarge for a request that has more
+    than the limits allow.
     """
+    limits.check_json(len(data))
     request = _parse(data)
+    limits.check_spans(_count_spans(request))
     try:
         message = ExportTraceServiceRequest(**_read_message(ExportTraceServiceRequest.DESCRIPTOR, request, 0))
     except _Wrong as exc:
         raise InvalidData(str(exc)) from exc
-    return decoded(scan_request(message.SerializeToString()), peer=peer, path=_PATH)
+    body = message.SerializeToString()
+    return decoded(scan_request(body, limits), peer=peer, limits=limits, request_bytes=len(body), path=_PATH)
 
 
 def encode_json(request: bytes) -> bytes:
@@ -106,6 +111,19 @@ def _parse(data: bytes) -> Json:
         raise InvalidData("request: nested too deep") from exc
     except (ValueError, ArithmeticError) as exc:  # a number with more digits or a larger exponent than Python takes
         raise InvalidData("request: a number that is too long") from exc
+
+
+def _count_spans(request: Json) -> int:
+    """How many spans a request has, as far as it has the form of one."""
+    level = [request]
+    for names in (("resourceSpans", "resource_spans"), ("scopeSpans", "scope_spans")):
+        level = [item for message in level for item in _listed(message, names)]
+    return sum(len(_listed(scope, ("spans",))) for scope in level)
+
+
+def _listed(message: Json, names: tuple[str, ...]) -> list[Json]:
+    found = [message[name] for name in names if name in message] if isinstance(message, dict) else []
+    return found[-1] if found and isinstance(found[-1], list) else []
 
 
 @cache

@@ -1,12 +1,13 @@
 """Serialized ExportTraceServiceRequests to batches of spans."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bridge.codec.digest import digests
 from bridge.codec.espan import hash_of
+from bridge.codec.limits import RequestLimits, check_contexts, cut_out
 from bridge.codec.otlp_scan import Refusal, Scan, resource_texts, scan_request
 from bridge.codec.rows import faulty_keys, span_columns
 from bridge.spans import Context, PayloadBlock, PayloadFormat, SpanBatch, SpanColumns
@@ -18,33 +19,70 @@ class Decoded:
 
     batch: SpanBatch
     rejected: int
-    """Ordinary spans with invalid ids; they are not in the batch."""
+    """Ordinary spans with invalid ids, and spans that are too large; they are not in the batch."""
     rejection: str
     """Why and where they were rejected, for the first few of them; empty if none was."""
     faulty: dict[str, int]
     """How many eSpans of the batch have a key that is missing though required or unreadable, by key."""
+    oversized: int = 0
+    """How many of the rejected ones are too large."""
 
 
-def decode_request(data: bytes, *, peer: str) -> Decoded:
+def decode_request(data: bytes, *, peer: str, limits: RequestLimits = RequestLimits()) -> Decoded:  # noqa: B008 - frozen
     """Decode a serialized ExportTraceServiceRequest that came from this address; an empty one has no spans.
 
-    Each span keeps its own bytes exactly as sent. Raises InvalidData, which says what is wrong and where, if
-    opentelemetry-proto would not read the request as a whole.
+    Each span keeps its own bytes exactly as sent; one that is too large is rejected by itself. Raises InvalidData,
+    which says what is wrong and where, if opentelemetry-proto would not read the request as a whole, and TooLarge for
+    one that has more than the limits allow.
     """
-    return decoded(scan_request(data), peer=peer)
+    return decoded(scan_request(data, limits), peer=peer, limits=limits, request_bytes=len(data))
 
 
-def decoded(scan: Scan, *, peer: str, path: str = "resource_spans[{}].scope_spans[{}].spans[{}]") -> Decoded:
-    """A scanned request as a batch. `path` names a span in the rejection."""
+def decoded(
+    scan: Scan,
+    *,
+    peer: str,
+    limits: RequestLimits,
+    request_bytes: int,
+    path: str = "resource_spans[{}].scope_spans[{}].spans[{}]",
+) -> Decoded:
+    """A scanned request as a batch. `path` names a span in the rejection. Raises TooLarge for too many contexts."""
+    check_contexts(scan.contexts, request_bytes)
+    oversized = 0
+    # nothing in a smaller request is larger than that
+    if request_bytes > limits.max_span_bytes:
+        scan, oversized = _without_oversized(scan, limits)
+    rejections = [limits.rejection(oversized)] if oversized else []
+    if scan.refused:
+        rejections.insert(0, _rejection(scan.refusals, scan.refused, path))
     offsets = np.concatenate(([0], np.cumsum(scan.lengths)))
     payload = PayloadBlock(PayloadFormat.OTLP_SPAN, scan.data, offsets, scan.contexts, scan.context)
     columns = _columns(scan, offsets, peer)
     return Decoded(
         batch=SpanBatch(columns, payload),
-        rejected=scan.refused,
-        rejection=_rejection(scan.refusals, scan.refused, path),
+        rejected=scan.refused + oversized,
+        rejection="; ".join(rejections),
         faulty=faulty_keys(columns.faults),
+        oversized=oversized,
     )
+
+
+def _without_oversized(scan: Scan, limits: RequestLimits) -> tuple[Scan, int]:
+    """Only the spans that are not too large, and how many were."""
+    oversized = limits.oversized(scan.lengths, scan.contexts, scan.context)
+    if oversized is None:
+        return scan, 0
+    kept = ~oversized
+    used, context = np.unique(scan.context[kept], return_inverse=True)
+    rest = replace(
+        scan,
+        rows=scan.rows[kept],
+        data=cut_out(scan.data, scan.lengths, kept),
+        lengths=scan.lengths[kept],
+        contexts=tuple(scan.contexts[number] for number in used.tolist()),
+        context=context.astype(np.uint32),
+    )
+    return rest, int(np.count_nonzero(oversized))
 
 
 def _columns(scan: Scan, offsets: NDArray[np.int64], peer: str) -> SpanColumns:

@@ -19,6 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from bridge.codec import otlp_view_pb2 as view
 from bridge.codec.espan import U64, Value, own_time, read_espan
+from bridge.codec.limits import NO_LIMITS, RequestLimits
 from bridge.codec.profiles import header_columns, header_texts, resolve, rules_in_use
 from bridge.codec.rows import HEADERS, ROW, read_texts
 from bridge.codec.wire import fields
@@ -84,11 +85,12 @@ def kernel_in_use() -> bool:
     return scan_request is scan_compiled
 
 
-def scan_compiled(data: bytes) -> Scan:
-    """The kernel's result. Raises InvalidData, which says what is wrong and where."""
+def scan_compiled(data: bytes, limits: RequestLimits = NO_LIMITS) -> Scan:
+    """The kernel's result. Raises InvalidData, which says what is wrong and where, and TooLarge for too many spans."""
     if len(data) > MAX_BYTES:
         raise InvalidData(f"request: {len(data)} bytes, more than protobuf reads")
     spans = _otlp_scan.count_spans(data)
+    limits.check_spans(spans)
     rows = np.empty(min(max(spans, 0), len(data) // _MIN_SPAN_BYTES), ROW)
     places = np.empty(rows.size, PLACE)
     taken, refused, refusals = _otlp_scan.scan(data, rows, places, MAX_REFUSALS) if spans >= 0 else (-1, 0, ())
@@ -149,8 +151,9 @@ def _context(resource_spans: bytes, scope_spans: bytes) -> Context:
     return Context(resource_spans, scope_spans)
 
 
-def scan_plain(data: bytes) -> Scan:
-    """The kernel's twin. Raises InvalidData, which says what is wrong and where."""
+def scan_plain(data: bytes, limits: RequestLimits = NO_LIMITS) -> Scan:
+    """The kernel's twin. Raises InvalidData, which says what is wrong and where, and TooLarge for too many spans."""
+    limits.check_spans(_count_plain(data))
     try:
         ExportTraceServiceRequest.FromString(data)
     except DecodeError as exc:
@@ -187,6 +190,19 @@ def scan_plain(data: bytes) -> Scan:
         refused=refused,
         refusals=tuple(refusals),
     )
+
+
+def _count_plain(data: bytes) -> int:
+    """How many spans a request has, taken or not; -1 where it cannot be read."""
+    try:
+        scopes = (
+            view.ScopeSpans.FromString(scope)
+            for resource in view.Request.FromString(data).resource_spans
+            for scope in view.ResourceSpans.FromString(resource).scope_spans
+        )
+        return sum(len(scope.spans) for scope in scopes)
+    except DecodeError:
+        return -1
 
 
 def _without(message: _Around, field: Any) -> bytes:

@@ -1,12 +1,13 @@
 """Bodies of points to batches of spans, in each of the forms that agents post."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from bridge.codec.digest import digests
 from bridge.codec.espan import hash_of
+from bridge.codec.limits import SPAN_TOO_LARGE, RequestLimits, cut_out
 from bridge.codec.points.json_points import read_json
 from bridge.codec.points.line_protocol import read_lines
 from bridge.codec.points.rejections import (
@@ -43,7 +44,13 @@ class DecodedPoints:
 
 
 def decode_points(
-    body: bytes, content_type: str, *, peer: str, precision: str = "", received_ns: int = 0
+    body: bytes,
+    content_type: str,
+    *,
+    peer: str,
+    precision: str = "",
+    received_ns: int = 0,
+    limits: RequestLimits = RequestLimits(),  # noqa: B008 - frozen
 ) -> DecodedPoints:
     """Decode a body that came from this address: protobuf, JSON or, whatever else its type, line protocol.
 
@@ -52,25 +59,50 @@ def decode_points(
     points in JSON and line protocol that have none; points in protobuf keep their bytes.
 
     Raises InvalidPoints where the body as such cannot be read, where none of its points can be taken, or where it has
-    none; TooLarge for more than MAX_POINTS points.
+    none; TooLarge for one that has more than the limits allow. A point that is too large is rejected by itself.
     """
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type in _PROTOBUF:
-        return _decoded(scan_points(body), Rejections(), "points[{}]", INVALID_PROTOBUF, peer)
+        return _decoded(scan_points(body, limits.max_spans), Rejections(), limits, "points[{}]", INVALID_PROTOBUF, peer)
     if media_type in _JSON:
-        return _converted(read_json(body, precision, received_ns), "points[{}]", INVALID_JSON, peer)
-    return _converted(read_lines(body, precision, received_ns), "line {}", INVALID_LINE, peer)
+        limits.check_json(len(body))
+        read = read_json(body, precision, received_ns, limits.max_spans)
+        return _converted(read, limits, "points[{}]", INVALID_JSON, peer)
+    return _converted(read_lines(body, precision, received_ns, limits.max_spans), limits, "line {}", INVALID_LINE, peer)
 
 
-def _converted(converted: Converted, path: str, error_code: str, peer: str) -> DecodedPoints:
-    scan = scan_points(converted.points)
+def _without_oversized(scan: Scan, limits: RequestLimits) -> tuple[Scan, int]:
+    """Only the points that are not too large, and how many were."""
+    # none of them is larger than all of them
+    if len(scan.data) <= limits.max_span_bytes:
+        return scan, 0
+    kept = scan.lengths <= limits.max_span_bytes
+    rest = replace(
+        scan,
+        rows=scan.rows[kept],
+        data=cut_out(scan.data, scan.lengths, kept),
+        lengths=scan.lengths[kept],
+        host=scan.host[kept],
+        service=scan.service[kept],
+    )
+    return rest, scan.lengths.size - rest.lengths.size
+
+
+def _converted(converted: Converted, limits: RequestLimits, path: str, error_code: str, peer: str) -> DecodedPoints:
+    scan = scan_points(converted.points, limits.max_spans)
     scan.rejections.told[:] = [(converted.numbers[number], what) for number, what in scan.rejections.told]
-    return _decoded(scan, converted.rejections, path, error_code, peer)
+    return _decoded(scan, converted.rejections, limits, path, error_code, peer)
 
 
-def _decoded(scan: Scan, before: Rejections, path: str, error_code: str, peer: str) -> DecodedPoints:
+def _decoded(
+    scan: Scan, before: Rejections, limits: RequestLimits, path: str, error_code: str, peer: str
+) -> DecodedPoints:
     rejections = Rejections(before.counts + scan.rejections.counts, before.told + scan.rejections.told)
     told = rejections.text(path)
+    scan, oversized = _without_oversized(scan, limits)
+    if oversized:
+        told = "; ".join(filter(None, (told, limits.rejection(oversized))))
+        rejections.counts[SPAN_TOO_LARGE] = oversized
     if not scan.lengths.size:
         raise InvalidPoints(error_code, told, rejections.counts) if told else InvalidPoints(NO_POINTS, "no points")
     offsets = np.concatenate(([0], np.cumsum(scan.lengths)))

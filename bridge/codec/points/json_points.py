@@ -29,7 +29,7 @@ from bridge.codec.points.json_values import (
     read_unsigned,
     told,
 )
-from bridge.codec.points.limits import MAX_POINTS
+from bridge.codec.points.limits import MAX_POINTS, too_many
 from bridge.codec.points.point_pb2 import Array, BasicTypes, Debug, Field, Map, PBPoint, PBPoints, Warn
 from bridge.codec.points.rejections import (
     INVALID_JSON,
@@ -43,7 +43,6 @@ from bridge.codec.points.rejections import (
 )
 from bridge.codec.points.repairs import complete
 from bridge.codec.points.times import MAX_I64, MIN_I64, as_ns
-from bridge.errors import TooLarge
 
 _SPACE: Final = re.compile(r"[ \t\n\r]++")
 _ANY_TYPES: Final = {f"type.googleapis.com/{kind.DESCRIPTOR.full_name}": kind for kind in (Array, Map)}
@@ -58,7 +57,7 @@ _WARY: Final = json.JSONDecoder(parse_int=_integer)
 """The same for points with a number that Python refuses; slower."""
 
 
-def read_json(body: bytes, precision: str = "", received_ns: int = 0) -> Converted:
+def read_json(body: bytes, precision: str = "", received_ns: int = 0, max_points: int = MAX_POINTS) -> Converted:
     """The points of a body; null counts as absent, unknown names are ignored.
 
     precision: unit of the times of the first form (n, u, ms, s, m, h), ns without. received_ns: the time of points that
@@ -68,8 +67,8 @@ def read_json(body: bytes, precision: str = "", received_ns: int = 0) -> Convert
     numbers: list[int] = []
     rejections = Rejections()
     for number, sent in enumerate(_elements(_text(body))):
-        if number >= MAX_POINTS:
-            raise TooLarge(f"more than {MAX_POINTS} points in one body")
+        if number >= max_points:
+            raise too_many(max_points)
         try:
             points.append(complete(_point(sent, precision), received_ns))
         except BadPoint as exc:

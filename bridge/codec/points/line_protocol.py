@@ -17,12 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from bridge.codec.points.limits import MAX_POINTS
+from bridge.codec.points.limits import MAX_POINTS, too_many
 from bridge.codec.points.point_pb2 import Field, PBPoint, PBPoints
 from bridge.codec.points.rejections import INVALID_VALUE, UNREADABLE, BadPoint, Converted, Rejections, shown
 from bridge.codec.points.repairs import complete
 from bridge.codec.points.times import MAX_I64, MIN_I64, as_ns
-from bridge.errors import TooLarge
 
 _BLANK: Final = re.compile(r"(?:[ \t\r\n]++|#[^\n]*+)++")
 _MEASUREMENT: Final = re.compile(r"(?:\\[, ]|[^, \n])++")
@@ -48,7 +47,7 @@ _FIELD_KEY_ESCAPES: Final = re.compile(r'\\([,=" ])')
 _TEXT_ESCAPES: Final = re.compile(r'\\(["\\])')
 
 
-def read_lines(body: bytes, precision: str = "", received_ns: int = 0) -> Converted:
+def read_lines(body: bytes, precision: str = "", received_ns: int = 0, max_points: int = MAX_POINTS) -> Converted:
     """The points of a body; comments and empty lines are none. Their numbers are those of their first lines, from 1.
 
     precision: unit of the timestamps (n, u, ms, s, m, h); without one their magnitude says it. received_ns: the time of
@@ -62,8 +61,8 @@ def read_lines(body: bytes, precision: str = "", received_ns: int = 0) -> Conver
     at = _behind(_BLANK, text, 0)
     while at < len(text):
         line, counted = line + text.count("\n", counted, at), at
-        if len(points) + rejections.counts.total() >= MAX_POINTS:
-            raise TooLarge(f"more than {MAX_POINTS} points in one body")
+        if len(points) + rejections.counts.total() >= max_points:
+            raise too_many(max_points)
         next_line = text.find("\n", at) + 1 or len(text)
         reader = _Line(text, at, next_line if at < read else len(text))
         try:

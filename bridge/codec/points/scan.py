@@ -68,13 +68,13 @@ def kernel_in_use() -> bool:
     return scan_points is scan_compiled
 
 
-def scan_compiled(body: bytes) -> Scan:
+def scan_compiled(body: bytes, max_points: int = limits.MAX_POINTS) -> Scan:
     """The kernel's result. Raises InvalidPoints for bytes that are no PBPoints, TooLarge for too many of them."""
     _check_size(body)
     found = _point_scan.count_points(body)
     if found < 0:
         raise _no_body(body)
-    _check_number(found)
+    _check_number(found, max_points)
     rows, places = np.empty(found, ROW), np.empty(found, PLACE)
     texts = np.empty((2 * found, 2), np.int64)
     taken, named, counts, told = _point_scan.scan(body, rows, places, texts, MAX_TOLD)
@@ -94,14 +94,14 @@ def scan_compiled(body: bytes) -> Scan:
     )
 
 
-def scan_plain(body: bytes) -> Scan:
+def scan_plain(body: bytes, max_points: int = limits.MAX_POINTS) -> Scan:
     """The kernel's twin. Raises InvalidPoints for bytes that are no PBPoints, TooLarge for too many of them."""
     _check_size(body)
     try:
         sent = view.Points.FromString(body).arr
     except DecodeError as exc:
         raise _no_body(body) from exc
-    _check_number(len(sent))
+    _check_number(len(sent), max_points)
     rows: list[tuple[int, ...]] = []
     taken: list[bytes] = []
     texts: dict[str, int] = {}
@@ -138,9 +138,9 @@ def _check_size(body: bytes) -> None:
         raise TooLarge(f"{len(body)} bytes in one body, more than {limits.MAX_BODY_BYTES}")
 
 
-def _check_number(points: int) -> None:
-    if points > limits.MAX_POINTS:
-        raise TooLarge(f"{points} points in one body, more than {limits.MAX_POINTS}")
+def _check_number(points: int, max_points: int) -> None:
+    if points > max_points:
+        raise limits.too_many(max_points)
 
 
 def _no_body(body: bytes) -> InvalidPoints:

@@ -1,0 +1,3 @@
+from bridge.codec.attribute_rules import PlainAttributeEditor
+
+class AttributeEditor(PlainAttributeEditor): ...
