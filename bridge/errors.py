@@ -8,6 +8,7 @@ BridgeError
   RetryableError    the same input may succeed later
     Throttled       asked to slow down; `retry_after_s` says for how long
     StoreUnavailable  nothing can be committed at present
+  StoreDamaged      a file of the store is broken: a new start goes on with what can be read of it
 """
 
 
@@ -43,8 +44,20 @@ class RetryableError(BridgeError):
 
 
 class Throttled(RetryableError):
-    """The receiver of data asks its sender to slow down."""
+    """The receiver of data asks its sender to slow down.
+
+    `reason` is a label with few values: "throttled" (too much is waiting already), "memory" (it is at
+    `memory_limit`), "quota" and "disk" (the store has no room).
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None, reason: str = "throttled") -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.reason = reason
 
 
 class StoreUnavailable(RetryableError):
     """The store cannot commit at present (disk full, locked, closing)."""
+
+
+class StoreDamaged(BridgeError):
+    """A file of the store is not what was written. What can be read is saved when the store is closed."""

@@ -23,6 +23,7 @@ class Listed(NamedTuple):
 COMMANDS: Mapping[str, Listed] = {
     "run": Listed("bridge.cli.run:run_command", "Run the bridge until it is told to stop."),
     "check": Listed("bridge.cli.check:check_command", "Show the effective settings, or what is wrong with them."),
+    "outbox": Listed("bridge.cli.outbox:outbox_command", "See and decide what becomes of undelivered spans."),
     "link": Listed("bridge.cli.link:link_command", "Link recorded eSpans offline."),
     "simulate": Listed("bridge.cli.simulate:simulate_command", "Send eSpans of a made-up system."),
 }

@@ -7,6 +7,7 @@ import click
 
 from bridge.config import load
 from bridge.config.listing import listing
+from bridge.pipeline.memory import MIB, memory_bounds
 
 
 @click.command("check", short_help="Show the effective settings, or what is wrong with them.")
@@ -24,7 +25,7 @@ def check_command(paths: tuple[Path, ...]) -> None:
 
     "default", "file", or the name of the environment variable stands behind each value. Header values and what is
     secret in URLs are masked. Nothing is started and no address is tried. Exit code 0 means the settings can be used;
-    2 means they cannot, and every mistake is named on standard error.
+    2 means they cannot, and every mistake is named on standard error. The last line says what memory_limit comes to.
 
     \b
     Examples:
@@ -32,6 +33,11 @@ def check_command(paths: tuple[Path, ...]) -> None:
       ENV_INPUT_EBPFTRACE_WINDOW=1m espan-bridge check --config conf/bridge.toml | grep window
     """
     loaded = load(paths, os.environ)
+    bounds = memory_bounds(loaded.settings)
     click.echo(listing(loaded), nl=False)
-    for warning in loaded.warnings:
+    click.echo(
+        f"\n# In memory_limit = {bounds.limit_bytes // MIB} MiB fit {bounds.waiting_spans} spans that wait and as many "
+        f"that are remembered, and requests of {bounds.request_bytes // MIB} MiB or {bounds.request_spans} spans."
+    )
+    for warning in (*loaded.warnings, *loaded.exposed):
         click.echo(f"warning: {warning}", err=True)

@@ -11,6 +11,7 @@ from typing import IO, cast
 import click
 import numpy as np
 
+from bridge.codec.limits import NO_LIMITS
 from bridge.codec.otlp_encode import encode_requests
 from bridge.codec.otlp_json import decode_json, encode_json
 from bridge.codec.otlp_protobuf import Decoded, decode_request
@@ -100,7 +101,7 @@ def decode_file(path: Path) -> Iterator[tuple[str, Decoded, int]]:
                 yield from decode_lines(path, first, data)
             else:
                 body = first + data.read()
-                yield str(path), decode_request(body, peer=str(path)), len(body)
+                yield str(path), decode_request(body, peer=str(path), limits=NO_LIMITS), len(body)
     except InvalidData as exc:
         raise click.ClickException(f"{path}: {exc}") from exc
     except (OSError, EOFError) as exc:
@@ -113,7 +114,7 @@ def decode_lines(path: Path, first: bytes, rest: IO[bytes]) -> Iterator[tuple[st
     while line:
         if line.strip():
             try:
-                yield f"{path}:{number}", decode_json(line, peer=str(path)), len(line)
+                yield f"{path}:{number}", decode_json(line, peer=str(path), limits=NO_LIMITS), len(line)
             except InvalidData as exc:
                 raise InvalidData(f"line {number}: {exc}") from exc
         number, line = number + 1, rest.readline()

@@ -2,16 +2,25 @@
 
 import logging
 import os
+import sys
 from pathlib import Path
+from typing import NoReturn
 
 import anyio
 import click
 
 from bridge.config import load
-from bridge.errors import ConfigError
+from bridge.errors import ConfigError, StoreDamaged
+from bridge.telemetry.log_writer import flushed
 from bridge.telemetry.logs import configure_logging
 
 logger = logging.getLogger("bridge.cli.run")
+
+STARTED_AGAIN = "ESPAN_BRIDGE_STARTED_AGAIN"
+"""How often the process has started again by itself."""
+MAX_STARTS = 5
+STORE_DAMAGED = 3
+"""Exit code: the store turned out damaged more often than a disk that works explains."""
 
 
 @click.command("run", short_help="Run the bridge until it is told to stop.")
@@ -46,8 +55,19 @@ def run_command(paths: tuple[Path, ...]) -> None:
     configure_logging(settings.telemetry.log_level, settings.telemetry.log_format)
     for warning in loaded.warnings:
         logger.warning("odd setting", extra={"warning": warning})
+    for warning in loaded.exposed:
+        logger.warning("a listener is open to others", extra={"warning": warning})
     # imported here: it takes a while, and mistakes in the settings are told before
-    from bridge.pipeline.process import give_memory_back, leaves, raise_descriptor_limit
+    from bridge.pipeline.process import (
+        give_memory_back,
+        keep_no_core_dumps,
+        leaves,
+        quiet_grpc,
+        raise_descriptor_limit,
+    )
+
+    quiet_grpc()
+    keep_no_core_dumps()
     from bridge.pipeline.run import serve
 
     give_memory_back()
@@ -56,7 +76,28 @@ def run_command(paths: tuple[Path, ...]) -> None:
         anyio.run(serve, settings)
     except ConfigError:
         raise
+    except StoreDamaged as exc:
+        _start_again(str(exc))
     except Exception as exc:  # the root of the process: told once, as every other event is
         for error in leaves(exc):
             logger.critical("the bridge failed; what it acknowledged is kept for the next start", exc_info=error)
         raise SystemExit(1) from None
+    finally:
+        flushed()
+
+
+def _start_again(reason: str) -> NoReturn:
+    """Become the same program anew, which finds what could be saved of the store; a few times, then end."""
+    starts = int(os.environ.get(STARTED_AGAIN, "0")) + 1
+    again = starts <= MAX_STARTS
+    logger.error(
+        "the store is damaged; the bridge starts again with what could be read of it"
+        if again
+        else "the store is damaged, again and again; the disk should be looked at",
+        extra={"reason": reason, "starts": starts},
+    )
+    flushed()
+    if not again:
+        raise SystemExit(STORE_DAMAGED)
+    # the tasks, connections and processes of this one have ended
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, STARTED_AGAIN: str(starts)})  # noqa: S606

@@ -19,6 +19,7 @@ from bridge.cli.span_template import MIN_ATTRIBUTES
 from bridge.component import Body
 from bridge.config.units import parse_duration
 from bridge.errors import PermanentError, RetryableError
+from bridge.exporters import NotTaken
 from bridge.exporters.otlp import OtlpGrpcExporter, OtlpHttpExporter
 
 CHUNK_S = 0.05
@@ -257,6 +258,8 @@ async def _until_taken(sender: Sender, request: Request, tally: Tally) -> None:
         try:
             return await sender.deliver(Body(request.data, request.spans))
         except RetryableError as exc:
+            if isinstance(exc, NotTaken) and exc.settings:
+                raise PermanentError(str(exc)) from exc
             if time.monotonic() > give_up:
                 raise PermanentError(f"not taken within {GIVE_UP_S:g} s: {exc}") from exc
             tally.retries += 1

@@ -7,7 +7,9 @@ Decided against: a config dict that is passed around, reading the environment an
 reloading while running.
 """
 
+from bridge.config.attributes import AttributesSettings
 from bridge.config.exporters import (
+    ClientTlsSettings,
     ConsoleExporterSettings,
     DatawayExporterSettings,
     DatawayTlsSettings,
@@ -20,22 +22,32 @@ from bridge.config.exporters import (
 )
 from bridge.config.loader import Loaded, load
 from bridge.config.profiles import load_profiles
-from bridge.config.receivers import DatakitReceiverSettings
-from bridge.config.settings import Settings
+from bridge.config.receivers import DatakitReceiverSettings, OtlpGrpcReceiverSettings, OtlpHttpReceiverSettings
+from bridge.config.security import ListenerSettings
+from bridge.config.settings import Settings, WebSettings
+from bridge.config.tls_checks import client_tls, server_tls
 
 __all__ = [
+    "AttributesSettings",
+    "ClientTlsSettings",
     "ConsoleExporterSettings",
     "DatakitReceiverSettings",
     "DatawayExporterSettings",
     "DatawayTlsSettings",
     "ExporterSettings",
     "FileExporterSettings",
+    "ListenerSettings",
     "Loaded",
     "OtlpGrpcExporterSettings",
+    "OtlpGrpcReceiverSettings",
     "OtlpHttpExporterSettings",
+    "OtlpHttpReceiverSettings",
     "RetrySettings",
     "Settings",
     "TlsSettings",
+    "WebSettings",
+    "client_tls",
     "load",
     "load_profiles",
+    "server_tls",
 ]

@@ -95,7 +95,7 @@ def allowed(field: FieldInfo) -> str:
 
 def is_secret(field: FieldInfo) -> bool:
     """Whether the value must be masked: headers wholly, URLs in part."""
-    return "Secret" in str(field.annotation)
+    return "Secret" in str(field.annotation) or any(isinstance(m, Allowed) and m.hide for m in field.metadata)
 
 
 def is_url(field: FieldInfo) -> bool:

@@ -1,7 +1,6 @@
 """Combinations that each value alone does not show: what would loop, clash, or fail only once the bridge runs."""
 
 import ipaddress
-import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
@@ -10,6 +9,7 @@ from itertools import combinations
 from typing import Any
 from urllib.parse import urlsplit
 
+from bridge.config.attribute_checks import check_attributes
 from bridge.config.catalogue import dotted
 from bridge.config.datakit import DATAWAY, destination
 from bridge.config.environment import OTEL
@@ -18,12 +18,13 @@ from bridge.config.exporters import (
     DatawayExporterSettings,
     FileExporterSettings,
     OtlpGrpcExporterSettings,
-    TlsSettings,
+    OtlpHttpExporterSettings,
 )
 from bridge.config.fields import masked_url
-from bridge.config.problems import Path, Problem, named, shown
+from bridge.config.problems import NOT_UTF8, Path, Problem, named, shown
 from bridge.config.profiles import load_profiles
 from bridge.config.settings import Settings
+from bridge.config.tls_checks import check_tls
 from bridge.config.units import format_duration
 from bridge.errors import ConfigError
 
@@ -31,8 +32,6 @@ WINDOW = ("inputs", "ebpftrace", "window")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 NOT_IN_GLOBAL_TAGS = re.compile(r"[\x00-\x1f\x7f-\x9f,=]")
 """What neither a key nor a value can hold in KEY=VALUE,KEY=VALUE as a header."""
-NOT_UTF8 = re.compile(r"[\ud800-\udfff]")
-"""What Python makes of such bytes in a variable."""
 EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 -- looked for, not bound
 
 
@@ -68,11 +67,13 @@ def check(settings: Settings, variables: Mapping[Path, str]) -> Iterator[Problem
     yield from _clashes(listeners)
     yield from _own_endpoints(settings, variables, listeners)
     yield from _ages(settings, variables)
-    yield from _tls(settings, variables)
+    yield from check_tls(settings, variables)
     yield from _files(settings)
     yield from _workspaces(settings, variables)
     yield from _global_tags(settings, variables)
     yield from _profiles(settings)
+    yield from check_attributes(settings, variables)
+    yield from _forwarding(settings)
 
 
 def _names(settings: Settings) -> Iterator[Problem]:
@@ -177,32 +178,14 @@ def _ages(settings: Settings, variables: Mapping[Path, str]) -> Iterator[Problem
         )
 
 
-def _tls(settings: Settings, variables: Mapping[Path, str]) -> Iterator[Problem]:
-    for name, exporter in settings.exporters.items():
-        if not isinstance(exporter, NETWORK_EXPORTERS):
-            continue
-        path = ("exporters", name, "tls")
-        about = (path, ("exporters", name, "endpoint"))
-        if (
-            isinstance(exporter.tls, TlsSettings)
-            and exporter.tls.insecure
-            and (exporter.uses_tls or not isinstance(exporter, OtlpGrpcExporterSettings))
-        ):
-            yield Problem(
-                dotted((*path, "insecure")),
-                " = true: insecure means no TLS at all and is only for otlp_grpc endpoints without a scheme; where "
-                "there is one, write http:// for no TLS. Unverified certificates are not supported: name their "
-                "authority in ca_file",
-                about,
-            )
-        for key, file in exporter.tls.files.items():
-            if not exporter.uses_tls:
-                text = "no TLS with this endpoint, so that the file would not be used; write https://, or remove it"
-                yield Problem(named((*path, key), variables), f' = "{file}": {text}', about)
-            elif not (file.is_file() and os.access(file, os.R_OK)):
-                yield Problem(
-                    named((*path, key), variables), f' = "{file}": there is no such file, or it cannot be read', about
-                )
+def _forwarding(settings: Settings) -> Iterator[Problem]:
+    kinds = (OtlpGrpcExporterSettings, OtlpHttpExporterSettings)
+    if settings.receivers.forward_other_signals and not any(isinstance(e, kinds) for e in settings.exporters.values()):
+        yield Problem(
+            "receivers.forward_other_signals",
+            ' = true: there is no exporter of type "otlp_grpc" or "otlp_http" to forward to; add one',
+            (("receivers", "forward_other_signals"),),
+        )
 
 
 def _profiles(settings: Settings) -> Iterator[Problem]:

@@ -126,7 +126,8 @@ class Datakit:
 
     def _take_dataway(self, table: object, source: str) -> None:
         if not isinstance(table, dict):
-            self.problems.append(Problem("dataway", f" = {shown(table)}: must be a table, written [dataway]"))
+            value = MASK if isinstance(table, str) else shown(table)
+            self.problems.append(Problem("dataway", f" = {value}: must be a table, written [dataway]"))
             return
         urls = table.pop("urls", [])
         if isinstance(urls, list) and all(isinstance(url, str) for url in urls):

@@ -6,7 +6,8 @@ from urllib.parse import unquote, urlsplit
 
 from bridge.config.catalogue import dotted
 from bridge.config.datakit import Datakit
-from bridge.config.problems import Path, Problem, nearest, shown
+from bridge.config.host_tags import HOST_TAGS
+from bridge.config.problems import NOT_UTF8, Path, Problem, nearest, shown
 from bridge.config.units import TRUTH, Unreadable, parse_truth
 
 INPUT = "ENV_INPUT_EBPFTRACE_"
@@ -40,10 +41,14 @@ class Environment:
     """Puts variables into what a file says, and keeps account of where each value is from."""
 
     def __init__(self, raw: dict[str, Any], environ: Mapping[str, str]) -> None:
-        self._raw, self._environ = raw, environ
+        self._raw = raw
+        unreadable = [name for name, text in environ.items() if name not in HOST_TAGS and NOT_UTF8.search(name + text)]
+        self._environ = {name: text for name, text in environ.items() if name not in unreadable}
         self.variables: dict[Path, str] = {}
         """The variable each value came from, by path."""
-        self.problems: list[Problem] = []
+        self.problems = [
+            Problem(shown(name).strip('"'), ": must be UTF-8") for name in unreadable if name.startswith(("ENV_", OTEL))
+        ]
         self.warnings: list[str] = []
         self._no_exporters = not raw.get("exporters")
         """Whether the files name none: then the environment makes them, OpenTelemetry's beside DataKit's."""

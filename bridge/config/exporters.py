@@ -53,24 +53,27 @@ ProxyUrl: TypeAlias = Annotated[HttpUrl, Allowed("http://HOST:PORT, with USER:PA
 class RetrySettings(Table):
     """How long to wait between attempts."""
 
-    initial_s: Seconds = Field(default=5.0, alias="initial", description="Wait after the first failed attempt.")
+    initial_s: Seconds = Field(default=0.5, alias="initial", description="Wait after the first failed attempt.")
     multiplier: Annotated[float, Field(ge=1, le=100, allow_inf_nan=False), Allowed("a number from 1 to 100")] = Field(
         default=1.5, description="Factor by which each further wait is longer."
     )
     max_s: Seconds = Field(
-        default=30.0,
+        default=2.0,
         alias="max",
-        description="Longest wait, unless the backend names a longer one. Attempts never end.",
+        description="Longest wait, unless the backend names a longer one or initial is longer. Attempts, one at a time, "
+        "never end; once the backend is back traces arrive after this at the latest.",
     )
 
     @model_validator(mode="after")
     def _in_order(self) -> "RetrySettings":
         if self.initial_s > self.max_s:
+            if "max_s" not in self.model_fields_set:
+                return self.model_copy(update={"max_s": self.initial_s})
             raise ValueError("initial is longer than max; raise max or lower initial")
         return self
 
 
-class _PemSettings(Table):
+class ClientTlsSettings(Table):
     """PEM files of a client."""
 
     ca_file: FilePath | None = Field(
@@ -79,7 +82,10 @@ class _PemSettings(Table):
     cert_file: FilePath | None = Field(
         default=None, description="Certificate of this client (PEM), where the backend asks for one; needs key_file."
     )
-    key_file: FilePath | None = Field(default=None, description="Its private key (PEM).")
+    key_file: FilePath | None = Field(default=None, description="Its private key (PEM), without a passphrase.")
+    min_version: Literal["1.2", "1.3"] = Field(
+        default="1.2", description="Oldest version of TLS that is spoken; with gRPC it is not to be chosen."
+    )
 
     @model_validator(mode="after")
     def _pair(self) -> Self:
@@ -94,7 +100,7 @@ class _PemSettings(Table):
         return {k: v for k in ("ca_file", "cert_file", "key_file") if (v := getattr(self, k)) is not None}
 
 
-class TlsSettings(_PemSettings):
+class TlsSettings(ClientTlsSettings):
     """PEM files of a client."""
 
     insecure: bool = Field(
@@ -103,7 +109,7 @@ class TlsSettings(_PemSettings):
     )
 
 
-class DatawayTlsSettings(_PemSettings):
+class DatawayTlsSettings(ClientTlsSettings):
     """PEM files of a client."""
 
     insecure_skip_verify: bool = Field(

@@ -23,6 +23,9 @@ from bridge.config.units import (
 MAX_BYTES = (1 << 31) - 1
 """gRPC and protobuf count bytes of a message in 31 bits."""
 
+MIN_QUOTA_BYTES = 64 << 20
+"""Below, what the store keeps beside spans that wait would be most of it."""
+
 MASK = "***"
 HOST = 'a host name or an IP address without port or scheme, such as "localhost", "0.0.0.0" or "::"'
 HEADER_VALUE = "text of visible ASCII characters and spaces"
@@ -34,6 +37,8 @@ class Allowed:
     """What a value may be, as errors and documentation say it."""
 
     text: str
+    hide: bool = False
+    """Whether what it is instead is not shown: next to where secrets belong, it may be one."""
 
 
 URL_SCHEMA = {"type": "string", "format": "uri", "minLength": 1}
@@ -44,6 +49,13 @@ class SecretUrl(Secret[str]):
 
     def _display(self) -> str:
         return masked_url(self.get_secret_value())
+
+
+class SecretText(Secret[str]):
+    """Text of which nothing is shown."""
+
+    def _display(self) -> str:
+        return MASK
 
 
 def masked_url(text: str) -> str:
@@ -125,7 +137,9 @@ _HEADER_NAME = re.compile(r"[0-9A-Za-z!#$%&'*+.^_`|~-]+")
 def _header_names(headers: Mapping[str, SecretStr]) -> Mapping[str, SecretStr]:
     faulty = sorted(name for name in headers if not _HEADER_NAME.fullmatch(name))
     if faulty:
-        raise ValueError(f"HTTP allows no header name {faulty[0]!r}")
+        # the rest may be a value that went astray
+        sound = re.match(r"[0-9A-Za-z_-]*", faulty[0])
+        raise ValueError(f"HTTP allows no header name like the one that begins with {sound[0] if sound else ''!r}")
     return headers
 
 
@@ -181,6 +195,22 @@ LargeSize: TypeAlias = Annotated[
     PlainSerializer(format_size),
     WithJsonSchema(_SIZE_SCHEMA),
     Allowed(f"{SIZE}, more than 0"),
+]
+LargeSizeOrZero: TypeAlias = Annotated[
+    int,
+    BeforeValidator(_size),
+    Field(ge=0),
+    PlainSerializer(format_size),
+    WithJsonSchema({"oneOf": [{"type": "integer", "minimum": 0}, *_SIZE_SCHEMA["oneOf"][1:]]}),
+    Allowed(f"{SIZE}, or 0"),
+]
+Quota: TypeAlias = Annotated[
+    int,
+    BeforeValidator(_size),
+    Field(ge=MIN_QUOTA_BYTES),
+    PlainSerializer(format_size),
+    WithJsonSchema(_SIZE_SCHEMA),
+    Allowed(f"{SIZE}, at least {format_size(MIN_QUOTA_BYTES)}"),
 ]
 Count: TypeAlias = Annotated[int, Field(ge=1), Allowed("a whole number of at least 1")]
 Processes: TypeAlias = Annotated[int, Field(ge=1, le=64), Allowed("a whole number from 1 to 64")]

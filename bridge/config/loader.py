@@ -9,12 +9,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from bridge.config.attribute_checks import unkeyed_hashes
 from bridge.config.catalogue import dotted
 from bridge.config.checks import check, missing_exporters
 from bridge.config.datakit import Datakit
 from bridge.config.environment import Environment
 from bridge.config.problems import Problem, path_of, problems_of, report
 from bridge.config.settings import Settings
+from bridge.config.tls_checks import open_listeners
 from bridge.config.toml_file import read_toml
 from bridge.errors import ConfigError
 
@@ -30,6 +32,8 @@ class Loaded:
     """By the path of each key that was set: "file" (of several: its path), the name of an environment variable, or of
     the key in DataKit's own settings. The rest are defaults."""
     warnings: tuple[str, ...]
+    exposed: tuple[str, ...]
+    """A text for each listener that is open to others without TLS, or without asking who they are."""
 
 
 def load(files: Path | Sequence[Path] | None, environ: Mapping[str, str]) -> Loaded:
@@ -55,7 +59,8 @@ def load(files: Path | Sequence[Path] | None, environ: Mapping[str, str]) -> Loa
         name = ", ".join(map(str, paths)) or "the settings"
         raise ConfigError(report(found, f"{name} cannot be used"))
     origins |= {dotted(key): name for key, name in environment.variables.items()}
-    return Loaded(settings, MappingProxyType(origins), (*environment.warnings, *_odd(settings, origins)))
+    warnings = (*environment.warnings, *_odd(settings, origins))
+    return Loaded(settings, MappingProxyType(origins), warnings, tuple(open_listeners(settings)))
 
 
 def _merge(raw: dict[str, Any], later: Mapping[str, Any]) -> None:
@@ -133,3 +138,4 @@ def _odd(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
             f"inputs.ebpftrace.sqlite_path{where} is deprecated and ignored; the store lies in "
             f"inputs.ebpftrace.db_path = {settings.ebpftrace.db_path}"
         )
+    yield from unkeyed_hashes(settings.attributes)

@@ -31,6 +31,8 @@ Path = tuple[str, ...]
 MAX_SHOWN = 100
 UNPRINTABLE = re.compile(r"[\x7f-\x9f\ud800-\udfff]")
 """What JSON leaves as it is: control characters, and bytes of a variable that are no UTF-8."""
+NOT_UTF8 = re.compile(r"[\ud800-\udfff]")
+"""What Python makes of such bytes in a variable."""
 LIKE = 0.6
 """How like two words are, from 0 to 1, when one is suggested for the other."""
 YES, NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")

@@ -4,6 +4,7 @@ from typing import Annotated, TypeAlias
 
 from pydantic import BeforeValidator, Field
 
+from bridge.config.exporters import ClientTlsSettings
 from bridge.config.fields import (
     Allowed,
     Count,
@@ -15,6 +16,8 @@ from bridge.config.fields import (
     SecondsOrZero,
     Size,
 )
+from bridge.config.limits import HttpReceiverLimits, ReceiverLimits, RequestTimeout
+from bridge.config.security import GrpcTlsSettings, HttpTlsSettings
 from bridge.config.table import Table
 
 ProfileNames: TypeAlias = Annotated[
@@ -25,7 +28,7 @@ ProfileNames: TypeAlias = Annotated[
 ForwardUrl: TypeAlias = Annotated[HttpUrl, Allowed("http://HOST:PORT or https://HOST:PORT")]
 
 
-class OtlpGrpcReceiverSettings(Table):
+class OtlpGrpcReceiverSettings(ReceiverLimits):
     """OTLP over gRPC."""
 
     enabled: bool = Field(default=True, description="Whether to listen at all.")
@@ -35,9 +38,16 @@ class OtlpGrpcReceiverSettings(Table):
     max_in_flight_bytes: LargeSize = Field(
         default=256 << 20, description="Requests being handled, all together; beyond it senders are asked to try again."
     )
+    request_timeout_s: RequestTimeout = 60.0
+    idle_timeout_s: Seconds = Field(
+        default=300.0,
+        alias="idle_timeout",
+        description="How long a connection may stay open without a call; clients connect again by themselves.",
+    )
+    tls: GrpcTlsSettings = Field(default=GrpcTlsSettings(), description="TLS files.")
 
 
-class OtlpHttpReceiverSettings(Table):
+class OtlpHttpReceiverSettings(HttpReceiverLimits):
     """OTLP over HTTP: POST /v1/traces, protobuf and JSON."""
 
     enabled: bool = Field(default=True, description="Whether to listen at all.")
@@ -50,9 +60,11 @@ class OtlpHttpReceiverSettings(Table):
     read_timeout_s: Seconds = Field(
         default=30.0, alias="read_timeout", description="How long the body of a request may take to arrive."
     )
+    request_timeout_s: RequestTimeout = 60.0
+    tls: HttpTlsSettings = Field(default=HttpTlsSettings(), description="TLS files.")
 
 
-class DatakitReceiverSettings(Table):
+class DatakitReceiverSettings(HttpReceiverLimits):
     """DataKit agents: POST /v1/bpftracing, in every form DataKit sends points.
 
     Off unless asked for, since DataKit itself listens on its port. Asked for by enabled, by this table in a file, by
@@ -82,6 +94,10 @@ class DatakitReceiverSettings(Table):
         default=None,
         description="Another linker that gets a copy of each accepted request, to run both side by side.",
     )
+    forward_tls: ClientTlsSettings = Field(
+        default=ClientTlsSettings(), description="TLS files for a forward_to of https://."
+    )
+    tls: HttpTlsSettings = Field(default=HttpTlsSettings(), description="TLS files.")
 
 
 class ReceiversSettings(Table):
@@ -91,6 +107,11 @@ class ReceiversSettings(Table):
         default=(),
         description="What the OTLP spans of agents other than DataKit's look like: profiles that come with the bridge "
         "(deepflow, headers), or files like theirs; see docs/profiles.md. Of several an earlier one comes first.",
+    )
+    forward_other_signals: bool = Field(
+        default=False,
+        description="Whether OTLP metrics and logs are passed on, as they came, to the backend of the first OTLP "
+        "exporter, whose answer their sender gets. Else they are refused.",
     )
     otlp_grpc: OtlpGrpcReceiverSettings = Field(default=OtlpGrpcReceiverSettings(), description="OTLP over gRPC.")
     otlp_http: OtlpHttpReceiverSettings = Field(default=OtlpHttpReceiverSettings(), description="OTLP over HTTP.")

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from bridge.config.attributes import AttributesSettings
 from bridge.config.exporters import ExporterSettings
 from bridge.config.fields import (
     Allowed,
@@ -13,15 +14,18 @@ from bridge.config.fields import (
     FilePath,
     Host,
     LargeSize,
+    LargeSizeOrZero,
     Nanoseconds,
     NanosecondsOrZero,
     Port,
     Processes,
+    Quota,
     Seconds,
     SecondsOrZero,
     Share,
 )
 from bridge.config.receivers import ReceiversSettings
+from bridge.config.security import HttpTlsSettings, ListenerSettings
 from bridge.config.table import Table
 
 S = 10**9
@@ -138,8 +142,25 @@ class StoreSettings(Table):
     payload_cache_bytes: LargeSize = Field(
         default=4 << 20, description="Memory for stored spans that are soon to be exported, to save reading them back."
     )
+    max_bytes: Quota = Field(
+        default=20 << 30,
+        description="What the files of the store may take, all together. Near it senders are pushed back until "
+        "exporters have delivered; ticks and cursors go on in a reserve of a sixteenth, 256MiB at most.",
+    )
+    at_quota: Literal["push_back", "drop_oldest"] = Field(
+        default="push_back",
+        description="What gives way near max_bytes. push_back: senders wait, nothing acknowledged is lost. drop_oldest: "
+        "exporters that lag give up their oldest undelivered spans, counted as lost by reason quota.",
+    )
+    min_free_bytes: LargeSizeOrZero = Field(
+        default=1 << 30,
+        description="What is to be left free on the file system of db_path, but no more than an eighth of it; below, "
+        "senders are pushed back.",
+    )
     lock_wait_s: SecondsOrZero = Field(
-        default=10.0, alias="lock_wait", description="How long a start waits for another bridge to let go of db_path."
+        default=30.0,
+        alias="lock_wait",
+        description="How long a start waits for another bridge to let go of db_path: longer than a stop takes.",
     )
 
 
@@ -152,14 +173,23 @@ class TelemetrySettings(Table):
     log_format: Literal["console", "json"] = Field(
         default="console", description="One line an event, for people or programs."
     )
+    certificate_warning_s: SecondsOrZero = Field(
+        default=14 * 86400.0,
+        alias="certificate_warning",
+        description="How long before one of the bridge's own certificates expires that is logged, daily; 0s: never.",
+    )
 
 
-class WebSettings(Table):
+class WebSettings(ListenerSettings):
     """Health (/healthz, /readyz) and metrics (/metrics)."""
 
     enabled: bool = Field(default=True, description="Whether to listen at all.")
     host: Host = Field(default="localhost", description='Where to listen; "0.0.0.0" or "::" for every network.')
     port: Port = Field(default=4319, description="Port to listen on.")
+    max_connections: Count = Field(
+        default=100, description="Connections at once; further ones are closed as they come."
+    )
+    tls: HttpTlsSettings = Field(default=HttpTlsSettings(), description="TLS files.")
 
 
 class Settings(Table):
@@ -175,8 +205,15 @@ class Settings(Table):
         description="Processes that take spans in, on the same ports; more than one where a core is not enough. "
         "Senders are spread over them by connection.",
     )
+    memory_limit_bytes: LargeSize | None = Field(
+        default=None,
+        alias="memory_limit",
+        description="Memory of all of the bridge's processes together, which senders are pushed back to keep: every "
+        "bound below is lowered to what fits in. Unset: 80 % of what the container may have, 2GiB without a limit.",
+    )
     inputs: InputsSettings = Field(default=InputsSettings(), description="Inputs, as DataKit writes them.")
     receivers: ReceiversSettings = Field(default=ReceiversSettings(), description="Where senders reach the bridge.")
+    attributes: AttributesSettings = Field(default=AttributesSettings(), description="Rules for attributes, by name.")
     linker: LinkerSettings = Field(default=LinkerSettings(), description="How spans become traces.")
     exporters: Mapping[str, ExporterSettings] = Field(
         default={}, description="Where traces go: one table each, [exporters.NAME], told apart by its type."

@@ -13,7 +13,7 @@ What is decided depends on rows, their times of arrival and the times of ticks a
 calls of `add`, nor on a restart in between (`restore`).
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -47,6 +47,8 @@ from bridge.spans import Decisions, Kind, Outcome, SpanColumns, SpanLinks
 
 Link = Callable[[SpanColumns, LinkOptions, Decided | None, Held | None], Links]
 
+_FLUSH_ROWS = 1 << 16
+"""Rows that were added are worked into the state when there are so many: as they came they take twice the memory."""
 _REASONS = {QUIET: "groups_quiet", AGE: "groups_age", SIZE: "groups_size", FORCED: "groups_forced"}
 
 
@@ -101,7 +103,8 @@ class Assembler:
         self._restored: list[Received] = []
         self._restored_left: list[_Left] = []
         self._hosts: HostClocks | None = None
-        self._waiting = 0
+        self._waiting = self._queued = 0
+        self._most_left: int | None = None
         self._early = 0
         """Rows forgotten before their time, not counted yet."""
         self._arrival_ns = self._now_ns = 0
@@ -115,6 +118,15 @@ class Assembler:
     def retained(self) -> int:
         """How many rows are kept, those that left included."""
         return self._waiting + len(self._left)
+
+    @property
+    def remembered(self) -> int:
+        """How many rows that left are kept."""
+        return len(self._left)
+
+    def remember_at_most(self, rows: int) -> None:
+        """Of rows that left keep no more than these from the next tick on; those that left longest ago go first."""
+        self._most_left = rows
 
     def add(self, batch: int, columns: SpanColumns, arrival_ns: int) -> None:
         """Take the rows of a stored batch, which arrived at this time."""
@@ -145,10 +157,12 @@ class Assembler:
         slots, traces = self._left.put(columns.take(left_rows), decisions, left_ns, kept)
         self._restored_left.append(_Left(slots, traces, left_ns))
 
-    def tick(self, now_ns: int, *, leave: bool = True, force: bool = False) -> Departed:
+    def tick(self, now_ns: int, *, leave: bool = True, force: bool = False, most: int | None = None) -> Departed:
         """Let go what may leave at this time.
 
-        leave: False lets nothing go (right after a start). force: everything that waits leaves.
+        leave: False lets nothing go (right after a start). force: everything that waits leaves. most: about so many
+        rows leave: groups whose last row is among the first so many that are due, and as many ordinary ones, in whole
+        batches; the rest may at the next tick, which then is due at once (`Departed.more`).
         """
         self._finish_restore(now_ns)
         now = self._now_ns = max(now_ns, self._now_ns)
@@ -163,12 +177,13 @@ class Assembler:
                 self._second.beat(now, last=True)
             counts.update(self._second.counts)
             self._second.counts.clear()
-        parts = [*self._let_ordinary_go(now), *self._let_groups_go(now, force, counts)]
+        parts = [*self._let_ordinary_go(now, most), *self._let_groups_go(now, force, most, counts)]
         counts["forgotten_early"], self._early = self._early, 0
         for name in ("fragments_capped", "context_capped"):
             counts[name] += getattr(self._groups, name)
             setattr(self._groups, name, 0)
-        return Departed(joined(parts, self._hosts), counts)
+        more = bool(self._ordinary) or self._checks.has(self._due_until(now, force))
+        return Departed(joined(parts, self._hosts), counts, more=more)
 
     # --- in --------------------------------------------------------------------------------------------------------
 
@@ -181,6 +196,9 @@ class Assembler:
         received.arrival_ns.fill(self._arrival_ns)
         self._pending.append(received)
         self._waiting += len(received)
+        self._queued += len(received)
+        if self._queued >= _FLUSH_ROWS:
+            self._flush()
 
     def _beat_until(self, until_ns: int) -> None:
         """Look, beat by beat, at rows whose hold has passed; each beat sees what had come by then."""
@@ -201,7 +219,7 @@ class Assembler:
         """Work queued rows into the state."""
         if not self._pending:
             return
-        received, self._pending = _concatenated(self._pending), []
+        received, self._pending, self._queued = _concatenated(self._pending), [], 0
         ordinary = received.columns.kind == Kind.ORDINARY
         if ordinary.any():
             self._ordinary.append(received.take(ordinary))
@@ -231,10 +249,13 @@ class Assembler:
 
     # --- out -------------------------------------------------------------------------------------------------------
 
-    def _let_ordinary_go(self, now: int) -> list[Leaving]:
+    def _let_ordinary_go(self, now: int, most: int | None) -> list[Leaving]:
         if not self._ordinary:
             return []
-        received, self._ordinary = _concatenated(self._ordinary), []
+        n, rows = 0, 0
+        while n < len(self._ordinary) and (most is None or rows < most):
+            n, rows = n + 1, rows + len(self._ordinary[n])
+        received, self._ordinary = _concatenated(self._ordinary[:n]), self._ordinary[n:]
         received = received.take(by_trace(received.columns))
         decisions = pass_through(received.columns)
         self._waiting -= len(received)
@@ -242,8 +263,8 @@ class Assembler:
         self._remember(now, received.columns, decisions, nowhere, row_keys(received.columns))
         return [departure(received, decisions, SpanLinks.zeros(0), np.arange(len(received)))]
 
-    def _let_groups_go(self, now: int, force: bool, counts: Counter[str]) -> list[Leaving]:
-        slots, reasons, received, keys = self._leaving(self._due(now, force), now, force)
+    def _let_groups_go(self, now: int, force: bool, most: int | None, counts: Counter[str]) -> list[Leaving]:
+        slots, reasons, received, keys = self._leaving(self._due(now, force, most), now, force)
         if not slots.size:
             return []
         for reason, name in _REASONS.items():
@@ -298,9 +319,13 @@ class Assembler:
         held = None if held is None else moved_edges(held, len(known))
         return self._link(SpanColumns.concatenate([known.take(by), columns]), self._options, decided, held)
 
-    def _due(self, now: int, force: bool) -> I32Array:
+    def _due_until(self, now: int, force: bool) -> int | None:
+        """Rows that came by then may have to leave now; None: all."""
+        return None if force else now - self._window.window_ns
+
+    def _due(self, now: int, force: bool, most: int | None) -> I32Array:
         """Rows of groups that may have to leave now."""
-        slots = self._checks.pop(None if force else now - self._window.window_ns)
+        slots = self._checks.pop(self._due_until(now, force), most)
         self._rows.release(self._groups.checked(slots))
         if force:
             self._holds.clear()
@@ -373,7 +398,10 @@ class Assembler:
         self._groups.settle(slots, left, keys[0], entry.view(np.uint8), keys[1], columns.ktime, alone.view(np.uint8))
 
     def _forget(self, before_ns: int) -> None:
-        forgotten = self._left.forget(before_ns, max(0, self._window.max_retained_spans - self._waiting))
+        most = max(0, self._window.max_retained_spans - self._waiting)
+        if self._most_left is not None:
+            most = min(most, self._most_left)
+        forgotten = self._left.forget(before_ns, most)
         if forgotten is not None:
             rows, mark, early = forgotten
             self._groups.forget(rows, mark)
@@ -385,9 +413,10 @@ class Assembler:
         """Work restored rows into the state: those that left first, then those that wait, as they came."""
         if not self._restored:
             return
-        restored, self._restored = self._restored, []
+        restored, self._restored = deque(self._restored), []
         self._restore_left(now)
-        for received in restored:
+        while restored:  # rows are freed as they are worked in
+            received = restored.popleft()
             self._waiting -= len(received)
             np.minimum(received.arrival_ns, now, out=received.arrival_ns)
             self._take(received)

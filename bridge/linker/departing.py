@@ -25,6 +25,8 @@ class Departed:
     counts: Mapping[str, int]
     """What `link` counted, and groups that left by reason (`groups_quiet`, `groups_age`, `groups_size`,
     `groups_forced`), look-ups cut short (`fragments_capped`, `context_capped`). A count of 0 may be absent."""
+    more: bool = False
+    """Whether rows were left for the next tick since enough left in this one."""
 
 
 def together(label: NDArray[np.int64], n_labels: int) -> Positions:

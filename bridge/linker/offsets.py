@@ -39,7 +39,9 @@ _MAX_LATENESS_NS: Final = 1_000_000_000
 _LAST_NS: Final = 1 << 62
 """The moment of a later span is this one, so that no sum of ours runs over."""
 _FAR_NS: Final = 1 << 60
-"""No clock is further ahead, and no span longer."""
+"""No span is longer."""
+_FAR_AHEAD_NS: Final = 1 << 61
+"""No clock is further ahead: 73 years, for there are machines that wake up in 1970. Hosts further apart stay apart."""
 _MAX_UNCERTAINTY_NS: Final = 1 << 58
 _SCRAMBLE: Final = np.uint64(0x9E3779B97F4A7C15)
 
@@ -313,10 +315,10 @@ class _Tree:
     def join(self, a: int, b: int, low: int, high: int) -> None:
         """Host b is ahead of host a by `low` to `high`. Passed over if they are connected already."""
         first, second = self._top(a), self._top(b)
-        if first == second:
+        middle, half = (low + high) // 2, (high - low + 1) // 2
+        if first == second or abs(middle) > _FAR_AHEAD_NS:
             return
         self._part[max(first, second)] = min(first, second)
-        middle, half = (low + high) // 2, (high - low + 1) // 2
         self._beside[a].append((b, middle, half))
         self._beside[b].append((a, -middle, half))
 
@@ -338,7 +340,7 @@ class _Tree:
                 a = open_.pop()
                 for b, middle, half in self._beside[a]:
                     if reference[b] < 0:
-                        reference[b], offset[b] = top, max(-_FAR_NS, min(_FAR_NS, offset[a] + middle))
+                        reference[b], offset[b] = top, max(-_FAR_AHEAD_NS, min(_FAR_AHEAD_NS, offset[a] + middle))
                         uncertainty[b] = min(_MAX_UNCERTAINTY_NS, uncertainty[a] + half)
                         open_.append(b)
         return tuple(np.array(column, np.int64) for column in (reference, offset, uncertainty))  # type: ignore[return-value]  # three of them

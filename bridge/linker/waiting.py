@@ -179,14 +179,23 @@ class Checks:
         """Slots of all rows, in order, in some parts."""
         return [slots for _, _, slots in self._runs]
 
-    def pop(self, until_ns: int | None) -> I32Array:
-        """Slots of rows that came at or before this time (None: all)."""
-        popped = [np.empty(0, np.int32)]
-        while self._runs:
+    def has(self, until_ns: int | None) -> bool:
+        """Whether there are rows that came at or before this time (None: ever)."""
+        first_ns = self.first_ns
+        return first_ns is not None and (until_ns is None or first_ns <= until_ns)
+
+    def pop(self, until_ns: int | None, most: int | None = None) -> I32Array:
+        """Slots of rows that came at or before this time (None: all), the first `most` of them."""
+        popped, n = [np.empty(0, np.int32)], 0
+        while self._runs and (most is None or n < most):
             arrivals, ends, slots = self._runs[0]
             runs = arrivals.size if until_ns is None else int(np.searchsorted(arrivals, until_ns, "right"))
-            if runs:
-                cut = int(ends[runs - 1])
+            cut = int(ends[runs - 1]) if runs else 0
+            if most is not None and cut > most - n:
+                cut = most - n
+                runs = int(np.searchsorted(ends, cut, "right"))
+            if cut:
+                n += cut
                 popped.append(slots[:cut])
                 self._runs[0] = (arrivals[runs:], ends[runs:] - cut, slots[cut:].copy())
             if runs < arrivals.size:

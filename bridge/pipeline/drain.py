@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable
 
 import anyio
 
@@ -18,6 +19,10 @@ logger = logging.getLogger(__name__)
 
 FORGET_EVERY_NS = 5 * 10**9
 RETRY_COMMIT_S = 1.0
+ROW_BYTES = 1500
+"""What a row takes while it is linked, decided on, read back and encoded, its payload apart."""
+FEWEST_ROWS = 1000
+"""That leave in a tick whatever it takes: each tick is a transaction."""
 
 
 class Drain:
@@ -34,15 +39,19 @@ class Drain:
         tick_s: float,
         late_window_ns: int,
         committed: Callable[[], None],
+        tick_bytes: int | None = None,
     ) -> None:
+        """tick_bytes: what the rows that leave in one tick may take; the rest leaves in further ticks, at once."""
         self._store, self._assembler, self._ingest, self._clock = store, assembler, ingest, clock
         self._instruments, self._tick_s, self._late_window_ns = instruments, tick_s, late_window_ns
-        self._committed = committed
+        self._committed, self._tick_bytes = committed, tick_bytes
         self._forgot_ns = clock.now_ns()
         self._given_up = False
         """Whether decisions were made that will not be committed: the linker is ahead of the store from then on."""
         self.leave_from_ns = 1 << 62
         """Nothing leaves before this time: receivers must have been open for a window after a start."""
+        self.closed_ns = 1 << 62
+        """When receivers stopped to take spans in: what is quiet since then is so for want of them, and stays."""
         self.last_tick = 0
         """Number of the newest committed tick."""
         self.stuck = ""
@@ -67,21 +76,26 @@ class Drain:
         """Tick until cancelled. An error of the linker ends it: decisions without it would be wrong for good."""
         while True:
             started = time.monotonic()
-            await self.tick()
-            await anyio.sleep(max(0.0, self._tick_s - (time.monotonic() - started)))
+            more = await self.tick()
+            await anyio.sleep(0 if more else max(0.0, self._tick_s - (time.monotonic() - started)))
 
-    async def tick(self, *, force: bool = False) -> None:
-        """One tick; with `force` everything that waits leaves.
+    async def flush(self) -> None:
+        """Let everything leave that waits."""
+        while await self.tick(force=True):
+            pass
+
+    async def tick(self, *, force: bool = False) -> bool:
+        """One tick; with `force` everything that waits may leave. Returns whether rows were left for the next one.
 
         When the caller is cancelled the tick is completed, unless the store refuses to commit it: then its decisions
         are given up, and made again from the store after the next start. Further ticks do nothing then.
         """
         if self._given_up:
-            return
+            return False
         started = time.perf_counter()
-        now = self._clock.now_ns()
+        now = min(self._clock.now_ns(), self.closed_ns)
         await self._ingest.collect()
-        arrivals = self._ingest.take()
+        arrivals = deque(self._ingest.take())
         with anyio.CancelScope(shield=True):
             departed = await anyio.to_thread.run_sync(self._link, arrivals, now, force)
         self._ingest.waiting_in_linker = self._assembler.waiting
@@ -93,11 +107,16 @@ class Drain:
         if now - self._forgot_ns >= FORGET_EVERY_NS:
             self._forgot_ns = now
             await self._forget(now)
+        return departed.more
 
-    def _link(self, arrivals: Sequence[Arrival], now: int, force: bool) -> Departed:
-        for arrival in arrivals:
+    def _link(self, arrivals: deque[Arrival], now: int, force: bool) -> Departed:
+        while arrivals:  # columns are freed as they are taken over
+            arrival = arrivals.popleft()
             self._assembler.add(arrival.number, arrival.columns, arrival.arrival_ns)
-        return self._assembler.tick(now, leave=force or now >= self.leave_from_ns, force=force)
+        most = None
+        if self._tick_bytes is not None:
+            most = max(FEWEST_ROWS, int(self._tick_bytes / (ROW_BYTES + self._ingest.span_bytes)))
+        return self._assembler.tick(now, leave=force or now >= self.leave_from_ns, force=force, most=most)
 
     async def _commit(self, departed: Departed, now: int) -> None:
         """Commit until it works: the linker has decided, and a decision must not change."""

@@ -12,12 +12,42 @@ from anyio.abc import TaskGroup
 from bridge.component import Arrival, BatchStore
 from bridge.errors import BridgeError, StoreUnavailable, Throttled
 from bridge.pipeline.clock import Clock
-from bridge.spans import SpanBatch
+from bridge.spans import Kind, SpanBatch
 
 RETRY_AFTER_S = 1.0
 SMALL_SPANS, SMALL_BYTES = 1024, 1 << 20
 """What a row of its own costs in the store and after it is more than what putting such a request beside others does."""
 GATHERED_SPANS, GATHERED_BYTES = 4096, 4 << 20
+ORDINARY_ROOM = 1.25
+"""Ordinary spans leave at the next tick, and so may go beyond the bound by a quarter: eSpans that wait for their window
+do not hold them up."""
+MAX_WRITING = 8192
+"""Batches that may wait for their commit. One of a single span takes 11 KB with what waits for it, some 20 times its
+bytes, and it stays when its sender gives up: where the store hangs, more would come as often as senders try again."""
+FADING = 0.999
+SPAN_BYTES = 600.0
+"""What a span's payload is taken for before any came."""
+
+
+class Room(Protocol):
+    """How many spans may wait."""
+
+    @property
+    def max_waiting_spans(self) -> int: ...
+    def refusal(self, why: str) -> Throttled:
+        """What a sender is told whose spans are too many."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FixedRoom:
+    """As many as `linker.max_waiting_spans` says."""
+
+    max_waiting_spans: int
+
+    def refusal(self, why: str) -> Throttled:
+        """See `Room.refusal`."""
+        return Throttled(f"{why} (linker.max_waiting_spans = {self.max_waiting_spans})", retry_after_s=RETRY_AFTER_S)
 
 
 class Arrivals(Protocol):
@@ -25,6 +55,11 @@ class Arrivals(Protocol):
 
     waiting_in_linker: int
     """Spans the linker holds; the drain keeps it current."""
+
+    @property
+    def span_bytes(self) -> float:
+        """Payload of a span, the most that it was on average in any batch of late."""
+        ...
 
     @property
     def waiting(self) -> int:
@@ -75,16 +110,18 @@ class Ingest:
     for company, and what is large goes its own way.
     """
 
-    def __init__(self, store: BatchStore, clock: Clock, *, max_waiting_spans: int) -> None:
-        self._store, self._clock, self._max_waiting = store, clock, max_waiting_spans
+    def __init__(self, store: BatchStore, clock: Clock, *, room: Room) -> None:
+        self._store, self._clock, self._room = store, clock, room
         self._group: TaskGroup | None = None
         self._arrivals: list[Arrival] = []
-        self._pending = 0
+        self._pending = self._writing = 0
         self._gathered: _Write | None = None
         """What waits for small requests that are being committed, and may still be added to."""
         self._small = anyio.Lock()
         self.waiting_in_linker = 0
         """Spans the linker holds; the drain keeps it current."""
+        self.span_bytes = SPAN_BYTES
+        """See `Arrivals`."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -102,19 +139,28 @@ class Ingest:
             return
         if self._group is None:
             raise StoreUnavailable("the bridge is stopping", retry_after_s=RETRY_AFTER_S)
-        # what is alone is taken whatever its size: it would never fit, however often it were tried
-        if self.waiting and self.waiting + len(batch) > self._max_waiting:
-            raise Throttled(
-                f"{self.waiting} spans are waiting already (linker.max_waiting_spans = {self._max_waiting})",
-                retry_after_s=RETRY_AFTER_S,
-            )
+        self._check_room(batch)
         self._pending += len(batch)
+        self._writing += 1
         write = self._write_for(batch, self._group)
         write.add(batch)
         await write.done.wait()
         if write.error is not None:
             # several senders may wait for one write: each gets an error of its own
             raise copy(write.error) from write.error
+
+    def _check_room(self, batch: SpanBatch) -> None:
+        """Raise Throttled where too many spans, or batches, wait already."""
+        if self._writing >= MAX_WRITING:
+            text = f"{self._writing} requests are waiting for their commit already"
+            raise Throttled(text, retry_after_s=RETRY_AFTER_S)
+        waiting, most = self.waiting, self._room.max_waiting_spans
+        # what is alone is taken whatever its size: it would never fit, however often it were tried
+        if not waiting or waiting + len(batch) <= most:
+            return
+        if waiting + len(batch) <= ORDINARY_ROOM * most and not (batch.columns.kind != Kind.ORDINARY).any():
+            return
+        raise self._room.refusal(f"{waiting} spans are waiting already")
 
     def _write_for(self, batch: SpanBatch, group: TaskGroup) -> _Write:
         """The write this batch is to be part of."""
@@ -158,10 +204,12 @@ class Ingest:
             arrival_ns = self._clock.now_ns()
             number = await self._store.append(batch, arrival_ns)
             self._arrivals.append(Arrival(number, arrival_ns, batch.columns))
+            self.span_bytes = max(FADING * self.span_bytes, write.data_bytes / write.spans)
             write.error = None
         except BridgeError as exc:
             write.error = exc
         finally:
             if write.error is not None:
                 self._pending -= write.spans
+            self._writing -= len(write.batches)
             write.done.set()

@@ -28,6 +28,10 @@ class Start:
     after: int
     """A number all of its batches are known to be below or at."""
     clock_offset_ns: int
+    may_wait: int
+    """See `Load`."""
+    in_flight_bytes: int
+    """What requests may take, all listeners of the process together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,14 @@ class Load:
     """Number of the newest batch of this process that the linker was given."""
     waiting: int
     """Spans that wait in the linker, whoever took them in."""
+    may_wait: int = 1 << 62
+    """How many spans may."""
+    others_bytes: int = 0
+    """Resident memory of the bridge's other processes, in whole MiB."""
+    other_files_bytes: int = 0
+    """What all files of the store but this process's use."""
+    other_files_free_bytes: int = 0
+    """Free pages in them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +90,17 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """From an ingest process: what it counted since the last report."""
+    """From an ingest process, once a second: what it counted since the last report. One that sends none hangs."""
 
     unavailable: str
     """Why it cannot commit, "" when it can."""
+    damage: str
+    """What is wrong with its file if that turned out damaged."""
     counts: Counts
+    span_bytes: float
+    """See `Arrivals`."""
+    pushes_back: bool
+    """Whether it refused a request for memory of late."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,22 @@ def raise_descriptor_limit() -> int:
     return hard
 
 
+def quiet_grpc() -> None:
+    """Have gRPC's core say nothing on its own; for before it is imported. Does nothing where GRPC_VERBOSITY decides.
+
+    It writes a line for each handshake that fails, past our log: whoever reaches a port could fill a disk.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
+def keep_no_core_dumps() -> None:
+    """Have no image of the memory written when the process crashes: tokens and keys are in it.
+
+    `prlimit --core=unlimited --pid PID` allows it again.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
 def leaves(error: BaseException) -> Iterator[BaseException]:
     """What went wrong, without the task groups it went through."""
     if isinstance(error, BaseExceptionGroup):

@@ -14,11 +14,15 @@ import anyio
 from anyio.abc import TaskGroup
 
 from bridge.codec.profiles import use_profiles
+from bridge.component import SignalForwarder
 from bridge.config import load_profiles
 from bridge.errors import ConfigError, StoreUnavailable
-from bridge.pipeline.build import build_receivers
+from bridge.pipeline.build import build_receivers, build_watch, store_limits
 from bridge.pipeline.clock import Clock
+from bridge.pipeline.forwarding import build_forwarder
 from bridge.pipeline.ingest import Ingest
+from bridge.pipeline.memory import UNLIMITED
+from bridge.pipeline.memory_guard import MemoryGuard
 from bridge.pipeline.messages import (
     Channel,
     Drop,
@@ -33,9 +37,11 @@ from bridge.pipeline.messages import (
     Stop,
 )
 from bridge.pipeline.process import LoopErrors, leaves
+from bridge.receivers.datakit import DatakitReceiver
+from bridge.receivers.otlp import GrpcReceiver, HttpReceiver
 from bridge.store import IngestStore
 from bridge.telemetry import Instruments
-from bridge.telemetry.logs import configure_logging
+from bridge.telemetry.logs import configure_logging, count_dropped_events
 from bridge.telemetry.relay import RelayMeter, take_counts
 
 logger = logging.getLogger(__name__)
@@ -75,37 +81,60 @@ class Worker:
         use_profiles(load_profiles(settings.receivers.profiles))
         self._channel, self._workers = channel, start.workers
         self._instruments = Instruments(RelayMeter())
+        # the bridge's own process says which certificates expire
+        self._watch = build_watch(settings, self._instruments.credential_reloads.add, warn=False)
+        count_dropped_events(self._instruments.dropped_log_events.add)
         self._store = IngestStore(
             settings.ebpftrace.db_path,
             start.worker,
             after=start.after,
             synchronous=settings.store.synchronous,
             queue_bytes=settings.store.queue_bytes,
+            limits=store_limits(settings),
+            files=1 + start.workers,
             instruments=self._instruments,
         )
-        self._ingest = Ingest(
-            self._store, Clock(start.clock_offset_ns), max_waiting_spans=settings.linker.max_waiting_spans
+        self._guard = MemoryGuard(
+            settings.memory_limit_bytes or UNLIMITED,
+            in_flight_bytes=start.in_flight_bytes,
+            max_waiting_spans=settings.linker.max_waiting_spans,
+            may_wait=start.may_wait,
         )
+        self._ingest = Ingest(self._store, Clock(start.clock_offset_ns), room=self._guard)
         self._listen, self._stop = anyio.Event(), anyio.Event()
         self._unseen: deque[tuple[int, int]] = deque()
         """(number, spans) of batches that were committed and that the linker was not given yet, as far as known."""
-        self._load = Load(start.after, 0)
-        self._said_unavailable = ""
+        self._load = Load(start.after, 0, may_wait=start.may_wait)
 
     async def run(self) -> None:
         """Receive until told to stop. Raises ConfigError, possibly in groups, for what only trying can show."""
         async with self._store.running(), anyio.create_task_group() as drops, anyio.create_task_group() as tasks:
             tasks.start_soon(self._obey, drops)
+            tasks.start_soon(self._keep_reporting)
             await self._channel.send(Prepared())
             await self._listen.wait()
             async with self._ingest.running(), AsyncExitStack() as listening:
-                for receiver in build_receivers(self._settings, self._ingest, self._instruments, share_ports=True):
+                forwarder = build_forwarder(self._settings, self._watch)
+                if forwarder:
+                    await listening.enter_async_context(forwarder.running())
+                for receiver in self._receivers(forwarder):
                     await listening.enter_async_context(receiver.running())
-                tasks.start_soon(self._keep_reporting)
+                await listening.enter_async_context(self._watch.running())
                 await self._channel.send(Ready())
                 await self._stop.wait()
             tasks.cancel_scope.cancel()
         await self._report()
+
+    def _receivers(self, forwarder: SignalForwarder | None) -> list[GrpcReceiver | HttpReceiver | DatakitReceiver]:
+        return build_receivers(
+            self._settings,
+            self._ingest,
+            self._instruments,
+            share_ports=True,
+            memory=self._guard,
+            watch=self._watch,
+            forwarder=forwarder,
+        )
 
     async def _obey(self, drops: TaskGroup) -> None:
         while True:
@@ -134,6 +163,8 @@ class Worker:
     def _take_load(self, load: Load) -> None:
         """Count what the linker was not given yet as if the other processes had as much of it."""
         self._load = load
+        self._store.space.measured_elsewhere(load.other_files_bytes, load.other_files_free_bytes)
+        self._guard.max_waiting_spans, self._guard.others_bytes = load.may_wait, load.others_bytes
         self._unseen += [(arrival.number, len(arrival.columns)) for arrival in self._ingest.take()]
         while self._unseen and self._unseen[0][0] <= load.seen:
             self._unseen.popleft()
@@ -146,7 +177,10 @@ class Worker:
 
     async def _report(self) -> None:
         self._take_load(self._load)
-        report = Report(self._store.unavailable, take_counts(self._instruments))
-        if report.counts or report.unavailable != self._said_unavailable:
-            self._said_unavailable = report.unavailable
-            await self._channel.send(report)
+        self._guard.read()
+        self._guard.give_back()
+        counts = take_counts(self._instruments)
+        report = Report(
+            self._store.unavailable, self._store.damage, counts, self._ingest.span_bytes, self._guard.pushes_back
+        )
+        await self._channel.send(report)

@@ -17,9 +17,13 @@ from anyio.abc import Process
 
 import bridge
 from bridge.component import Arrival
-from bridge.config import DatakitReceiverSettings, Settings
+from bridge.config import Settings
 from bridge.errors import ConfigError, StoreUnavailable
 from bridge.pipeline.build import drain_time_s
+from bridge.pipeline.ingest import FADING, SPAN_BYTES
+from bridge.pipeline.limits import share_of
+from bridge.pipeline.memory import MIB, resident_bytes
+from bridge.pipeline.memory_guard import MemoryGuard
 from bridge.pipeline.messages import Channel, Drop, Dropped, Failed, Listen, Load, Prepared, Ready, Report, Start, Stop
 from bridge.receivers.addresses import host_port, listening_hosts, reserve
 from bridge.store import SqliteStore
@@ -36,6 +40,15 @@ ORDER_S = 5.0
 WAITS_S = (0.1, 0.5, 2.0, 5.0, 10.0)
 """Before a worker is started again: the longer, the more often in a row it ended soon."""
 SOON_S = 30.0
+SETTINGS_PREFIXES = ("ENV_", "OTEL_")
+"""Variables of settings, tokens among them."""
+SILENT_S = 10.0
+"""A worker reports every second; one that says nothing for this long hangs, and is killed."""
+PREPARE_S = 60.0
+"""How long it may say nothing at first: what it imports may have to be read from a slow disk."""
+ODDLY_SILENT_S = 3.0
+"""From then on the bridge is not ready: senders of this worker wait for an answer."""
+LOOK_S = 0.5
 ANSWER_S = 2.0
 """How long a worker may take to end, besides what its receivers may."""
 
@@ -48,6 +61,9 @@ class _Worker:
     channel: Channel
     prepared: bool = False
     ready: bool = False
+    heard: int = 0
+    """Messages it sent."""
+    silent_s: float = 0.0
     unavailable: str = ""
     told: Load | None = None
     orders: dict[int, "_Order"] = field(default_factory=dict)
@@ -64,19 +80,31 @@ class _Order:
 class Workers:
     """Ingest processes number 1 to `workers`, and where the linker gets what they took in (see `Arrivals`)."""
 
-    def __init__(self, settings: Settings, store: SqliteStore, clock_offset_ns: int, instruments: Instruments) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: SqliteStore,
+        clock_offset_ns: int,
+        guard: MemoryGuard,
+        instruments: Instruments,
+    ) -> None:
+        """guard: the bridge's own; ingest processes have one each, which is told what this one knows."""
         self._settings, self._store, self._clock_offset_ns = settings, store, clock_offset_ns
-        self._instruments = instruments
+        self._guard, self._instruments = guard, instruments
         self._numbers = range(1, settings.workers + 1)
         self._running: dict[int, _Worker] = {}
+        self._endings: dict[int, str] = {}
+        """Why a process is not running, by number."""
         self._orders = itertools.count(1)
         self._stop, self._changed = anyio.Event(), anyio.Event()
         self._opened = False
         """Whether all were ready once."""
         self._arrivals: list[Arrival] = []
         self.waiting_in_linker = 0
+        self.span_bytes = SPAN_BYTES
         for number in self._numbers:
             instruments.worker_restarts.add(0, {"worker": str(number)})
+            instruments.worker_hangs.add(0, {"worker": str(number)})
 
     # --- what the linker is given ----------------------------------------------------------------------------------
 
@@ -96,6 +124,10 @@ class Workers:
         self.waiting_in_linker += sum(len(arrival.columns) for arrival in taken)
         return taken
 
+    def resident_bytes(self) -> int:
+        """Memory of all processes that run."""
+        return sum(resident_bytes(worker.process.pid) for worker in self._running.values())
+
     # --- processes -------------------------------------------------------------------------------------------------
 
     def not_ready(self) -> str:
@@ -103,7 +135,10 @@ class Workers:
         for number in self._numbers:
             worker = self._running.get(number)
             if worker is None or not worker.ready:
-                return f"ingest process {number} is not running"
+                ending = self._endings.get(number)
+                return f"ingest process {number} is not running" + (f": {ending}" if ending else "")
+            if worker.silent_s > ODDLY_SILENT_S:
+                return f"ingest process {number} has said nothing for {worker.silent_s:g} s"
             if worker.unavailable:
                 return f"the store cannot commit: {worker.unavailable}"
         return self._store.shards.unreadable
@@ -134,9 +169,7 @@ class Workers:
         share, addresses = len(self._numbers), dict[str, str]()
         receivers = dict[str, object]()
         for name, settings in self._settings.receivers.listeners.items():
-            update: dict[str, object] = {"max_in_flight_bytes": max(1, settings.max_in_flight_bytes // share)}
-            if isinstance(settings, DatakitReceiverSettings):
-                update["max_held_requests"] = max(1, settings.max_held_requests // share)
+            update = share_of(settings, share)
             if settings.enabled:
                 update["port"] = port = _reserved(kept, name, settings.host, settings.port)
                 addresses[name] = host_port(settings.host, port)
@@ -164,9 +197,11 @@ class Workers:
                 return
             soon = soon + 1 if anyio.current_time() - started_s < SOON_S else 0
             wait_s = WAITS_S[min(soon, len(WAITS_S) - 1)]
+            ending = _ending(code)
+            self._endings.setdefault(number, f"it ended ({ending})")
             logger.error(
                 "an ingest process ended; it is started again",
-                extra={"worker": number, "ended": _ending(code), "wait_s": wait_s},
+                extra={"worker": number, "ended": ending, "wait_s": wait_s},
             )
             self._instruments.worker_restarts.add(1, {"worker": str(number)})
             with anyio.move_on_after(wait_s):
@@ -174,12 +209,33 @@ class Workers:
 
     async def _run(self, number: int, settings: Settings) -> int:
         """One process from start to end; returns its exit code."""
-        async with self._started(number) as worker:
+        async with self._started(number) as worker, anyio.create_task_group() as tasks:
+            tasks.start_soon(self._watch, number, worker)
             after, offset_ns = self._store.shards.seen(number), self._clock_offset_ns
-            await worker.channel.send(Start(number, len(self._numbers), settings, after, offset_ns))
+            share, guard = len(self._numbers), self._guard
+            bounds = guard.max_waiting_spans, guard.in_flight_bytes // share
+            await worker.channel.send(Start(number, share, settings, after, offset_ns, *bounds))
             while (message := await worker.channel.receive()) is not None:
+                worker.heard += 1
                 await self._take_message(number, worker, message)
-            return await worker.process.wait()
+            code = await worker.process.wait()
+            tasks.cancel_scope.cancel()
+        return code
+
+    async def _watch(self, number: int, worker: _Worker) -> None:
+        """Kill the process when it hangs.
+
+        Time in which this process did not run does not count: after a pause of both, the other's messages are to come.
+        """
+        heard = 0
+        while worker.silent_s < (SILENT_S if worker.prepared else PREPARE_S):
+            await anyio.sleep(LOOK_S)
+            worker.silent_s = worker.silent_s + LOOK_S if worker.heard == heard else 0.0
+            heard = worker.heard
+        logger.error("an ingest process hangs; it is killed", extra={"worker": number, "silent_s": worker.silent_s})
+        self._endings[number] = f"it was killed, having said nothing for {worker.silent_s:g} s"
+        self._instruments.worker_hangs.add(1, {"worker": str(number)})
+        worker.process.kill()
 
     @asynccontextmanager
     async def _started(self, number: int) -> AsyncIterator[_Worker]:
@@ -216,10 +272,16 @@ class Workers:
                 await self._let_listen(worker)
             case Ready():
                 worker.ready = True
+                self._endings.pop(number, None)
                 logger.info("an ingest process has started", extra={"worker": number, "pid": worker.process.pid})
                 self._tell_change()
-            case Report(unavailable, counts):
+            case Report(unavailable, damage, counts, span_bytes, pushes_back):
+                if damage:
+                    self._store.declare_damaged(number, damage)
                 worker.unavailable = unavailable
+                self.span_bytes = max(FADING * self.span_bytes, span_bytes)
+                if pushes_back:
+                    self._guard.note_refusal()
                 add_counts(self._instruments, counts)
             case Dropped(order, error) if order in worker.orders:
                 worker.orders[order].error = error
@@ -227,6 +289,7 @@ class Workers:
             case Failed(reason) if not self._opened:
                 raise ConfigError(reason)
             case Failed(reason):
+                self._endings[number] = reason
                 logger.error("an ingest process cannot start", extra={"worker": number, "reason": reason})
 
     async def _let_listen(self, worker: _Worker) -> None:
@@ -245,7 +308,18 @@ class Workers:
         while True:
             await anyio.sleep(LOAD_S)
             for number, worker in list(self._running.items()):
-                load = Load(self._store.shards.seen(number), self.waiting)
+                others_bytes = self._guard.bytes - resident_bytes(worker.process.pid)
+                may_wait = self._guard.max_waiting_spans
+                space, shards = self._store.space, self._store.shards
+                seen, file = shards.seen(number), shards.space_of(number)
+                load = Load(
+                    seen,
+                    self.waiting,
+                    other_files_bytes=space.used_bytes - file.used_bytes,
+                    other_files_free_bytes=space.own.free_bytes + shards.free_bytes - file.free_bytes,
+                    may_wait=may_wait,
+                    others_bytes=others_bytes // MIB * MIB,
+                )
                 if worker.ready and load != worker.told:
                     worker.told = load
                     await worker.channel.send(load)
@@ -293,9 +367,13 @@ def _reserved(kept: ExitStack, name: str, host: str, port: int) -> int:
 
 
 def _environment() -> dict[str, str]:
-    """That of this process, in which the same code is found as here."""
+    """That of this process, in which the same code is found as here.
+
+    Without what settings come from: a worker is sent those it needs, and variables are easier to look at than memory.
+    """
     root = str(Path(bridge.__file__).resolve().parents[1])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS_PREFIXES)}
+    return {**environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
 
 
 def _ending(code: int) -> str:

@@ -87,7 +87,8 @@ class PayloadBlock:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpanBatch:
-    """n spans in the order their sender gave them: what linking needs, and their own bytes, untouched."""
+    """n spans in the order their sender gave them: what linking needs, and their own bytes, untouched but for attribute
+    rules."""
 
     columns: SpanColumns
     payload: PayloadBlock
@@ -110,3 +111,7 @@ class SpanBatch:
     def with_columns(self, columns: SpanColumns) -> "SpanBatch":
         """The same spans under other columns."""
         return replace(self, columns=columns)
+
+    def with_payload(self, payload: PayloadBlock) -> "SpanBatch":
+        """The same spans with other bytes of their own; itself where they are the same."""
+        return self if payload is self.payload else replace(self, payload=payload)

@@ -31,9 +31,15 @@ class Instruments:
             "receiver_refused_spans", "{span}", "Spans of readable requests that were not taken, by reason"
         )
         self.refused_requests = counter("receiver_refused_requests", "{request}", "Requests not taken, by reason")
+        self.closed_connections = counter(
+            "listener_closed_connections", "{connection}", "Connections that a limit closed, by reason"
+        )
         self.received_bytes = counter("receiver_received_bytes", "By", "Request bodies as they came over the wire")
         self.faulty_espans = counter(
             "receiver_faulty_espans", "{span}", "eSpans with a missing or unreadable key, by key; each is its own trace"
+        )
+        self.passed_requests = counter(
+            "receiver_passed_requests", "{request}", "Requests of other signals than traces that a backend took"
         )
         self.held_requests = counter(
             "receiver_held_requests", "{request}", "Requests whose answer was held back until they could be taken"
@@ -43,6 +49,9 @@ class Instruments:
         )
         self.forward_dropped_requests = counter(
             "receiver_forward_dropped_requests", "{request}", "Copies for another linker that were dropped, by reason"
+        )
+        self.attributes_changed = counter(
+            "attributes_changed", "{attribute}", "Attributes that a rule of [attributes] changed, by action"
         )
         self.sent_spans = counter("exporter_sent_spans", "{span}", "Spans the backend took")
         self.failed_spans = counter(
@@ -63,9 +72,32 @@ class Instruments:
         self.worker_restarts = counter(
             "ingest_process_restarts", "{restart}", "Ingest processes that ended and were started again, by number"
         )
+        self.worker_hangs = counter(
+            "ingest_process_hangs", "{hang}", "Ingest processes that said nothing any more and were killed, by number"
+        )
+        self.credential_reloads = counter(
+            "credential_reloads", "{reload}", "Certificates and tokens that were read again, by part, kind and result"
+        )
+        self.lost_spans = counter(
+            "store_lost_spans", "{span}", "Spans of which what was stored turned out damaged: lost, by reason"
+        )
+        self.dropped_log_events = counter(
+            "log_events_dropped", "{event}", "Events of the bridge's log that were dropped, as nobody read them"
+        )
+        self.refused_batches = counter(
+            "store_refused_batches", "{batch}", "Batches the store had no room for, by reason"
+        )
         self.commit_duration = histogram("store_commit_duration", "Time one group commit took")
         self.tick_duration = histogram("linker_tick_duration", "Time one tick took, linking and commit")
         self.delivery_duration = histogram("exporter_delivery_duration", "Time one delivery attempt took")
+
+    def closed_connections_of(self, listener: str) -> Callable[[str], None]:
+        """What counts connections of this listener that a limit closed, by reason."""
+
+        def count(reason: str) -> None:
+            self.closed_connections.add(1, {"listener": listener, "reason": reason})
+
+        return count
 
     def watch_waiting_spans(self, read: Callable[[], int]) -> None:
         """Report how many spans wait for their trace to be whole."""
@@ -81,7 +113,55 @@ class Instruments:
         """Report, by exporter, how many ticks it has not delivered yet."""
         self._gauge("exporter_queue_size", "{tick}", "Committed ticks an exporter has not delivered yet", read)
 
-    def _gauge(self, name: str, unit: str, description: str, read: Callable[[], Mapping[str, int]]) -> None:
+    def watch_oldest_undelivered(self, read: Callable[[], Mapping[str, float]]) -> None:
+        """Report, by exporter, how long ago the oldest tick left that it has not delivered, in seconds."""
+        self._gauge("exporter_oldest_undelivered_age", "s", "Time since the oldest undelivered tick left", read)
+
+    def watch_exporters(
+        self,
+        *,
+        up: Callable[[], Mapping[str, int]],
+        parked: Callable[[], Mapping[str, int]],
+        last_success_s: Callable[[], Mapping[str, float]],
+    ) -> None:
+        """Report, by exporter, whether its backend takes spans, how many bodies it did not, and when it took any last."""
+        self._gauge("exporter_up", "1", "1 while the backend takes what it is given, 0 while it is asked in vain", up)
+        self._gauge("exporter_parked_requests", "{request}", "Requests that were not taken and are tried again", parked)
+        text = "When the backend took spans last, since the epoch; 0: not since the start"
+        self._gauge("exporter_last_success_timestamp", "s", text, last_success_s)
+
+    def watch_store(self, read: Callable[[], Mapping[str, int]]) -> None:
+        """Report what the files of the store take and may take, in bytes: `read` gives "used", "free" and "limit"."""
+        for key, text in (
+            ("used", "What the content of the store's files takes"),
+            ("free", "Pages of the store's files that are free, to be used again or given back"),
+            ("limit", "What the store's files may take (store.max_bytes)"),
+        ):
+            self._gauge(f"store_{key}", "By", text, lambda key=key: {"": read()[key]})  # type: ignore[misc]
+
+    def watch_certificate_expiries(self, read: Callable[[], Mapping[str, float]]) -> None:
+        """Report, by part, when the certificate it shows expires, in seconds since the epoch."""
+
+        def observe(_: CallbackOptions) -> list[Observation]:
+            return [Observation(expires_s, {"part": part}) for part, expires_s in read().items()]
+
+        text = "When the certificate a listener or an exporter shows expires, since the epoch"
+        self._meter.create_observable_gauge("tls_certificate_expiry_timestamp", [observe], "s", text)
+
+    def watch_memory(self, read: Callable[[], int], limit_bytes: int, pushes_back: Callable[[], bool]) -> None:
+        """Report memory of all of the bridge's processes, its limit, and whether senders are pushed back for it."""
+        for name, unit, description, value in (
+            ("process_memory_rss", "By", "Resident memory of all of the bridge's processes", read),
+            ("process_memory_limit", "By", "What resident memory is kept below (memory_limit)", lambda: limit_bytes),
+            ("process_memory_pushing_back", "1", "1 while senders are pushed back since memory is full", pushes_back),
+        ):
+            self._gauge(name, unit, description, lambda value=value: {"": int(value())})  # type: ignore[misc]
+
+    def refuse(self, reason: str) -> None:
+        """Count a batch the store had no room for."""
+        self.refused_batches.add(1, {"reason": reason})
+
+    def _gauge(self, name: str, unit: str, description: str, read: Callable[[], Mapping[str, float]]) -> None:
         def observe(_: CallbackOptions) -> list[Observation]:
             return [Observation(value, {"exporter": key} if key else {}) for key, value in read().items()]
 

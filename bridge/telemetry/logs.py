@@ -6,9 +6,11 @@ Nothing here looks into fields for secrets: what is secret is kept out of them w
 import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
+
+from bridge.telemetry.log_writer import BackgroundHandler
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _OWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
@@ -21,19 +23,22 @@ def configure_logging(
     stream: TextIO | None = None,
     fields: Mapping[str, object] | None = None,
 ) -> None:
-    """Send every log event to the stream (standard error unless told otherwise); replaces what was set up before.
+    """Send every log event to the stream; replaces what was set up before.
 
+    Without a stream they go to standard error, by a thread that writes them: nobody waits for whoever reads them.
     fields: what every event carries besides its own.
 
     The level is the bridge's own. Libraries speak from warning on: their details are about them, and many.
     """
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = BackgroundHandler(sys.stderr.fileno()) if stream is None else logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter() if log_format == "json" else ConsoleFormatter())
     if fields:
         handler.addFilter(_Adding(fields))
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
+        if isinstance(old, BackgroundHandler):
+            old.close()
     root.addHandler(handler)
     root.setLevel(max(LEVELS[level], logging.WARNING))
     logging.getLogger("bridge").setLevel(LEVELS[level])
@@ -103,3 +108,10 @@ def _plain(value: object) -> object:
         return sorted(value, key=str)
     item = getattr(value, "item", None)
     return item() if callable(item) and getattr(value, "ndim", 1) == 0 else str(value)
+
+
+def count_dropped_events(add: Callable[[float], object]) -> None:
+    """Tell a counter of events that are not written because nobody reads them."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, BackgroundHandler):
+            handler.count_dropped_with(add)

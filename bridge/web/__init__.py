@@ -1,5 +1,6 @@
-"""What the bridge shows of itself over HTTP: health, readiness, metrics."""
+"""What the bridge shows of itself over HTTP: health, readiness, metrics; and what an operator may do with it."""
 
+from bridge.web.control import ControlClient, ControlServer, NotRunning
 from bridge.web.server import WebServer
 
-__all__ = ["WebServer"]
+__all__ = ["ControlClient", "ControlServer", "NotRunning", "WebServer"]

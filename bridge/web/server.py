@@ -1,13 +1,19 @@
 """GET /healthz, /readyz and /metrics."""
 
+import logging
+import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
+from bridge.connections import Connections, ListenerLimits, timed
 from bridge.errors import ConfigError
+from bridge.security import ListenerSecurity, Unauthenticated
 
+_IDLE_S = 120.0
 CLOSE_S = 0.5
 """How long answers that are being written may take once the server stops."""
 
@@ -16,14 +22,26 @@ class WebServer:
     """Serves what operators and probes ask for; holds no state of its own."""
 
     def __init__(
-        self, *, hosts: Sequence[str], port: int, not_ready: Callable[[], str], metrics: Callable[[], bytes]
+        self,
+        *,
+        hosts: Sequence[str],
+        port: int,
+        not_ready: Callable[[], str],
+        metrics: Callable[[], bytes],
+        security: ListenerSecurity | None = None,
+        limits: ListenerLimits = ListenerLimits(),  # noqa: B008 -- frozen
+        closed: Callable[[str], None] = lambda _: None,
     ) -> None:
         """hosts: the addresses to listen on, all on one port (0: any free one).
 
-        not_ready returns why the bridge is not ready, "" when it is; metrics the Prometheus text.
+        not_ready returns why the bridge is not ready, "" when it is; metrics the Prometheus text. security: TLS, and
+        the tokens that are to be shown for all but health: probes have none, and learn no more than that. closed: told
+        why for each connection that the limits close.
         """
         self._hosts, self.port = hosts, port
         self._not_ready, self._metrics = not_ready, metrics
+        self._security = security or ListenerSecurity()
+        self._connections = Connections(limits, closed)
 
     @property
     def address(self) -> str:
@@ -34,29 +52,33 @@ class WebServer:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Listen while the context is open; raises ConfigError where the address cannot be bound."""
-        app = web.Application()
+        app = web.Application(middlewares=[timed])
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._prometheus)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_S)
+        context = self._security.context()
+        runner = web.AppRunner(app, shutdown_timeout=CLOSE_S)
         await runner.setup()
         try:
             for host in self._hosts:
-                await self._listen(runner, host)
+                await self._listen(runner, host, context)
             yield
         finally:
+            self._connections.close()
             with anyio.CancelScope(shield=True):
                 await runner.cleanup()
 
-    async def _listen(self, runner: web.AppRunner, host: str) -> None:
+    async def _listen(self, runner: web.AppRunner, host: str, context: ssl.SSLContext | None) -> None:
+        assert runner.server is not None  # noqa: S101 -- it was set up
         try:
-            await web.TCPSite(runner, host, self.port).start()
+            self.port = await self._connections.listen(
+                runner.server, (host, self.port), context, access_log=None, logger=_wire_log, keepalive_timeout=_IDLE_S
+            )
         except OSError as exc:
             raise ConfigError(
                 f"web.port = {self.port}: cannot listen on {host}: {exc.strerror or exc}; set another port, or "
                 "web.enabled = false"
             ) from exc
-        self.port = runner.addresses[0][1]
 
     async def _healthz(self, _: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -65,5 +87,18 @@ class WebServer:
         reason = self._not_ready()
         return web.Response(text=f"{reason}\n", status=503) if reason else web.Response(text="ready\n")
 
-    async def _prometheus(self, _: web.Request) -> web.Response:
+    async def _prometheus(self, request: web.Request) -> web.Response:
+        try:
+            self._security.check(request.headers.get(self._security.header))
+        except Unauthenticated as exc:
+            return web.Response(text=f"{exc}\n", status=401, headers={"WWW-Authenticate": "Bearer"})
         return web.Response(body=self._metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether a log record of aiohttp's is about us; bytes that are no HTTP are a client's, and may hold secrets."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_wire_log = logging.getLogger(f"{__name__}.wire")
+_wire_log.addFilter(_is_ours)

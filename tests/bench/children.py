@@ -51,6 +51,11 @@ class Child:
             self._lines.put(line)
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         """Whether it has not ended."""
         return self._process.poll() is None
@@ -81,7 +86,7 @@ class Child:
                 return dict(json.loads(line))
         raise RunFailed(f"{self.name} never said {wanted!r}:\n{self.output}")
 
-    def ask(self, command: str) -> dict[str, Any]:
+    def ask(self, command: str, timeout_s: float = ANSWER_S) -> dict[str, Any]:
         """Write a command to its standard input; the object it answers with."""
         assert self._process.stdin
         try:
@@ -89,7 +94,7 @@ class Child:
             self._process.stdin.flush()
         except OSError as exc:
             raise RunFailed(f"{self.name} does not listen:\n{self.output}") from exc
-        return self.event("{")
+        return self.event("{", timeout_s)
 
     def cpu_s(self) -> float:
         """CPU seconds of the process and its children, all threads; those of children that ended, too."""

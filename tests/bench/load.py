@@ -70,6 +70,8 @@ class Load:
     attributes: int | None = None
     tick: str = "500ms"
     workers: int = 1
+    open_loop: bool = False
+    """Offered whatever becomes of it, instead of as fast as it is taken at most."""
 
     def config(self, folder: Path, endpoint: str) -> str:
         """The bridge's settings."""
@@ -80,6 +82,12 @@ class Load:
 
     def command(self, address: str) -> list[str]:
         """The generator's module and arguments, against a receiver at this address."""
+        if self.open_loop:
+            return [
+                "tests.support.flood", "--protocol", WAYS[self.way].protocol, "--address", address,
+                "--rate", str(self.rate), "--seconds", str(self.seconds), "--batch", str(self.batch),
+                "--connections", str(self.connections),
+            ]  # fmt: skip
         options: Mapping[str, object] = {
             "endpoint": f"http://{address}",
             "protocol": WAYS[self.way].protocol,

@@ -25,6 +25,8 @@ class Scene:
     """Bridge and sink, ready."""
 
     load: Load
+    folder: Path
+    """Where the bridge has its settings, and its store."""
     bridge: Child
     sink: Child
     address: str
@@ -77,4 +79,4 @@ def scene(load: Load) -> Iterator[Scene]:
         config.write_text(load.config(Path(name), sink.event("endpoint")["endpoint"]))
         with child("bridge", "bridge", "run", "--config", str(config), cores=mine) as bridge:
             ready = bridge.event('"ready"')
-            yield Scene(load, bridge, sink, ready[way.receiver], theirs)
+            yield Scene(load, Path(name), bridge, sink, ready[way.receiver], theirs)

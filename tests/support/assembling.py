@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class Run:
         self.assembler.add(number, columns_of(rows), at)
         return number
 
-    def tick(self, at: int, **how: bool) -> Departed:
+    def tick(self, at: int, **how: Any) -> Departed:
         """Tick and note what left; a row that leaves twice fails."""
         departed = self.assembler.tick(at, **how)
         d = departed.departure

@@ -13,7 +13,7 @@ from bridge.codec.otlp_protobuf import decode_request
 from bridge.linker import Assembler, LinkOptions, WindowOptions
 from bridge.pipeline.clock import Clock
 from bridge.pipeline.drain import Drain
-from bridge.pipeline.ingest import Ingest
+from bridge.pipeline.ingest import FixedRoom, Ingest
 from bridge.spans import LinkedSpans, SpanBatch
 from bridge.store import SqliteStore
 from bridge.telemetry import Instruments
@@ -77,16 +77,25 @@ async def running_parts(
     instruments: Instruments | None = None,
     max_waiting_spans: int = 10_000,
     at_once: bool = True,
+    tick_bytes: int | None = None,
 ) -> AsyncIterator[Parts]:
     """Parts on the store in this folder, recovered; with `at_once` traces may leave without the wait after a start."""
     clock, instruments = clock or HandClock(), instruments or Instruments()
     kept = store(folder, instruments=instruments)
-    ingest = Ingest(kept, clock, max_waiting_spans=max_waiting_spans)
+    ingest = Ingest(kept, clock, room=FixedRoom(max_waiting_spans))
     assembler = Assembler(
         LinkOptions(sampling_rate=1.0), WindowOptions(window_ns=WINDOW_NS, late_window_ns=LATE_WINDOW_NS)
     )
     drain = Drain(
-        kept, assembler, ingest, clock, instruments, tick_s=0.01, late_window_ns=LATE_WINDOW_NS, committed=lambda: None
+        kept,
+        assembler,
+        ingest,
+        clock,
+        instruments,
+        tick_s=0.01,
+        late_window_ns=LATE_WINDOW_NS,
+        committed=lambda: None,
+        tick_bytes=tick_bytes,
     )
     async with kept.running():
         await drain.recover()

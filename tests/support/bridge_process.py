@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from anyio.abc import Process
 from anyio.streams.text import TextReceiveStream
 
 ROOT = Path(__file__).resolve().parents[2]
-START_S = 30.0
+START_S = 60.0
 END_S = 30.0
 
 CONFIG = """
@@ -26,7 +26,7 @@ db_path = "{db_path}"
 window = "{window}"
 sampling_rate = 1.0
 [linker]
-tick = "50ms"
+tick = "{tick}"
 late_window = "60s"
 [receivers.otlp_grpc]
 port = {grpc}
@@ -48,6 +48,7 @@ class Setup:
 
     folder: Path
     window: str = "1s"
+    tick: str = "50ms"
     grace: str = "10s"
     lock_wait: str = "10s"
     workers: int = 1
@@ -70,7 +71,13 @@ class Setup:
         """The settings as a file."""
         path = self.folder / "bridge.toml"
         db_path = self.db_path or self.folder / "store"
-        values = {"db_path": db_path, "window": self.window, "grace": self.grace, "lock_wait": self.lock_wait}
+        values = {
+            "db_path": db_path,
+            "window": self.window,
+            "tick": self.tick,
+            "grace": self.grace,
+            "lock_wait": self.lock_wait,
+        }
         path.write_text(CONFIG.format(**values, workers=self.workers, **self.ports) + self.exporters)
         return path
 
@@ -166,11 +173,16 @@ class Bridge:
 
 
 @asynccontextmanager
-async def started(*configs: Path, variables: Mapping[str, str] | None = None) -> AsyncIterator[Bridge]:
-    """A bridge that may not be ready yet, killed at the end of the context if it still runs then."""
+async def started(
+    *configs: Path, variables: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
+) -> AsyncIterator[Bridge]:
+    """A bridge that may not be ready yet, killed at the end of the context if it still runs then.
+
+    prefix: a command that becomes the one that follows it.
+    """
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("ENV_", "OTEL_"))} | dict(variables or {})
     options = (part for config in configs for part in ("--config", str(config)))
-    command = (sys.executable, "-m", "bridge", "run", *options)
+    command = (*prefix, sys.executable, "-m", "bridge", "run", *options)
     process = await anyio.open_process(command, cwd=ROOT, env=environ, stdin=None, stdout=None)
     bridge = Bridge(process)
     async with process, anyio.create_task_group() as tasks:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bridge.codec.limits import NO_LIMITS
 from bridge.codec.points.decode import DecodedPoints, decode_points
 from bridge.codec.points.point_pb2 import Field, PBPoint, PBPoints
 
@@ -69,7 +70,7 @@ def body_of(*points: PBPoint) -> bytes:
 
 def decoded(*points: PBPoint) -> DecodedPoints:
     """These points, sent by PEER as protobuf."""
-    return decode_points(body_of(*points), PROTOBUF, peer=PEER)
+    return decode_points(body_of(*points), PROTOBUF, peer=PEER, limits=NO_LIMITS)
 
 
 def row_of(point: PBPoint) -> dict[str, int]:

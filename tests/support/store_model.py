@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bridge.component import SpanStore, StoredBatch
+from bridge.component import SpanStore, StoredBatch, TickSummary
 from bridge.errors import StoreUnavailable
 from bridge.spans import Decisions, Departure, LinkedSpans, PayloadBlock, SpanBatch, SpanLinks
 from tests.support.stored import exported
@@ -98,6 +98,19 @@ class ModelStore(SpanStore):
 
     async def next_tick(self, after: int) -> int | None:
         return min((number for number in self._disk.ticks if number > after), default=None)
+
+    async def summary(self, after: int, up_to: int) -> TickSummary:
+        found = [tick for number, tick in self._disk.ticks.items() if after < number <= up_to]
+        spans = sum(len(exported(departure)) for _, departure in found)
+        return TickSummary(len(found), spans, min((left_ns for left_ns, _ in found), default=None))
+
+    async def tick_before(self, left_ns: int, *, after: int) -> int:
+        younger = [number for number, (left, _) in self._disk.ticks.items() if number > after and left >= left_ns]
+        limit = min(younger, default=self._disk.last_tick + 1)
+        return max((number for number in self._disk.ticks if after < number < limit), default=after)
+
+    async def cursors(self) -> dict[str, int]:
+        return dict(self._disk.cursors)
 
     async def register(self, exporters: Sequence[str]) -> dict[str, int]:
         self._check_open()

@@ -38,6 +38,20 @@ def test_check_of_the_sample_succeeds() -> None:
     assert 'endpoint = "http://localhost:14317"' in done.stdout
 
 
+def test_check_says_what_memory_comes_to_and_where_it_is_too_little(tmp_path: Path) -> None:
+    """Before anything is started."""
+    check = ("-m", "bridge", "check", "--config", str(tmp_path / "bridge.toml"))
+    backend = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://backend:4317"}
+    (tmp_path / "bridge.toml").write_text('memory_limit = "1GiB"\n')
+    done = call(*check, **backend)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1].startswith("# In memory_limit = 1024 MiB fit ")
+    (tmp_path / "bridge.toml").write_text('memory_limit = "100MiB"\n')
+    done = call(*check, **backend)
+    assert done.returncode == 2
+    assert "memory_limit = 104857600: too little" in done.stderr
+
+
 def test_check_of_the_image_needs_a_backend_from_the_environment() -> None:
     """conf/docker.toml names none, and says so."""
     check = ("-m", "bridge", "check", "--config", "conf/docker.toml")

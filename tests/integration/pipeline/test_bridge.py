@@ -104,10 +104,10 @@ class Defect(Exception):
 class BrokenAssembler(Assembler):
     """Fails once there is something to link."""
 
-    def tick(self, now_ns: int, *, leave: bool = True, force: bool = False) -> Departed:
+    def tick(self, now_ns: int, *, leave: bool = True, force: bool = False, most: int | None = None) -> Departed:
         if self.waiting:
             raise Defect
-        return super().tick(now_ns, leave=leave, force=force)
+        return super().tick(now_ns, leave=leave, force=force, most=most)
 
 
 async def test_a_defect_of_the_linker_ends_the_bridge_and_loses_nothing(

@@ -66,6 +66,19 @@ async def test_after_a_start_nothing_leaves_before_its_time(tmp_path: Path) -> N
         assert sum(len(tick) for tick in await parts.ticks()) == 10
 
 
+async def test_time_without_receivers_makes_no_trace_leave(tmp_path: Path) -> None:
+    """A stop may take long; senders whose spans are refused meanwhile bring them to the next start, in time."""
+    clock = HandClock()
+    async with running_parts(tmp_path, clock=clock) as parts:
+        await consume_all(parts, espan_batches(1))
+        await parts.tick_after(WINDOW_NS - 1)
+        parts.drain.closed_ns = clock.now_ns()
+        await parts.tick_after(10 * WINDOW_NS)
+        assert await parts.ticks() == []
+        await parts.tick_after(0, force=True)
+        assert sum(len(tick) for tick in await parts.ticks()) == 9
+
+
 async def test_force_lets_everything_leave_at_once(tmp_path: Path) -> None:
     """For store.flush_on_stop; also before the time after a start."""
     async with running_parts(tmp_path, at_once=False) as parts:
@@ -210,3 +223,20 @@ async def test_what_left_is_counted(tmp_path: Path) -> None:
         'linker_left_traces_total{verdict="kept"} 4.0',
         'linker_left_groups_total{reason="quiet"} 4.0',
     }
+
+
+async def test_what_does_not_fit_into_a_tick_leaves_in_the_next_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each says whether there is more; a flush goes on until nothing is left. No span is in two of them."""
+    monkeypatch.setattr(drain_module, "FEWEST_ROWS", 9)
+    async with running_parts(tmp_path, tick_bytes=1) as parts:
+        await consume_all(parts, [batch for trace in range(4) for batch in espan_batches(1, first=trace)])
+        parts.clock.move_on(WINDOW_NS)
+        assert await parts.drain.tick()
+        await parts.drain.flush()
+        assert not await parts.drain.tick()
+        ticks = await parts.ticks()
+    assert [len(tick) for tick in ticks] == [9] * 4
+    ids = [span_id for tick in ticks for span_id in tick.decisions.span_id.tolist()]
+    assert len(ids) == len(set(ids)) == 36

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -11,7 +12,7 @@ from bridge.errors import StoreUnavailable, Throttled
 from bridge.pipeline.ingest import SMALL_SPANS
 from bridge.spans import PayloadFormat, SpanBatch
 from bridge.store import SqliteStore
-from tests.support.bridge_parts import Parts, espan_batches, ids_of, running_parts
+from tests.support.bridge_parts import Parts, espan_batches, ids_of, ordinary_batch, running_parts
 from tests.support.stored import random_batch
 
 
@@ -176,6 +177,37 @@ async def test_what_does_not_fit_beside_others_is_not_kept_waiting(
         assert sum(len(a.columns) for a in arrivals) == parts.ingest.waiting == 60
 
 
+class HangingDisk(SqliteStore):
+    """Takes its time until it is told to go on."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.go_on = anyio.Event()
+
+    async def append(self, batch: SpanBatch, arrival_ns: int) -> int:
+        await self.go_on.wait()
+        return await super().append(batch, arrival_ns)
+
+
+async def test_requests_whose_senders_gave_up_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the store hangs each sender tries again and again: what waits is bounded in requests, however small."""
+    monkeypatch.setattr("bridge.pipeline.ingest.MAX_WRITING", 5)
+    async with running_parts(tmp_path, store=HangingDisk) as parts:
+        assert isinstance(parts.store, HangingDisk)
+        for seed in range(5):
+            with anyio.move_on_after(0.01):
+                await parts.ingest.consume(points(seed, 1))
+        with pytest.raises(Throttled, match="5 requests are waiting for their commit already"):
+            await parts.ingest.consume(points(5, 1))
+        assert parts.ingest.waiting == 5
+        parts.store.go_on.set()
+        with anyio.fail_after(20):
+            while parts.ingest._writing:
+                await anyio.lowlevel.checkpoint()
+        await parts.ingest.consume(points(5, 1))
+        assert sum(len(arrival.columns) for arrival in parts.ingest.take()) == 6
+
+
 async def test_senders_whose_requests_failed_together_are_each_told(tmp_path: Path) -> None:
     """With an error of their own, and nothing of them waits."""
     errors: list[StoreUnavailable] = []
@@ -198,3 +230,20 @@ def points(seed: int, n: int) -> SpanBatch:
     """A batch of n points of random content."""
     batch = random_batch(seed, n)
     return SpanBatch(batch.columns, replace(batch.payload, format=PayloadFormat.POINT))
+
+
+async def test_ordinary_spans_are_taken_while_espans_fill_what_may_wait(tmp_path: Path) -> None:
+    """They leave at the next tick, so that they have a quarter more; beyond that they are pushed back as well."""
+    espans = espan_batches(1)
+    waiting = sum(map(len, espans))
+    async with running_parts(tmp_path, max_waiting_spans=waiting) as parts:
+        for batch in espans:
+            await parts.ingest.consume(batch)
+        with pytest.raises(Throttled, match="max_waiting_spans"):
+            await parts.ingest.consume(espan_batches(1, first=1)[0])
+        for _ in range(waiting // 4):
+            await parts.ingest.consume(ordinary_batch())
+        with pytest.raises(Throttled, match="max_waiting_spans"):
+            await parts.ingest.consume(ordinary_batch())
+        await parts.drain.tick()
+        await parts.ingest.consume(ordinary_batch())

@@ -81,7 +81,7 @@ async def driven(folder: Path) -> AsyncIterator[Driver]:
         port = kept.getsockname()[1]
         async with store.running(), anyio.create_task_group() as tasks:
             channel, end = await Channel.over(ours), await Channel.over(theirs)
-            tasks.start_soon(Worker(Start(1, 2, settings_in(folder, port), 0, 0), end).run)
+            tasks.start_soon(Worker(Start(1, 2, settings_in(folder, port), 0, 0, MAX_WAITING, 1 << 30), end).run)
             assert await channel.receive() == Prepared()
             await channel.send(Listen())
             assert await channel.receive() == Ready()
@@ -113,7 +113,7 @@ async def test_what_only_trying_shows_is_told(tmp_path: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         channel = await Channel.over(ours)
-        await channel.send(Start(1, 2, settings_in(tmp_path, port), 0, 0))
+        await channel.send(Start(1, 2, settings_in(tmp_path, port), 0, 0, MAX_WAITING, 1 << 30))
         await channel.send(Listen())
         assert await work(theirs) == 1
         assert await channel.receive() == Prepared()
@@ -126,10 +126,10 @@ async def test_what_only_trying_shows_is_told(tmp_path: Path) -> None:
 async def test_what_waits_in_the_linker_pushes_senders_back(tmp_path: Path) -> None:
     """Until it waits no more; a batch is taken whatever its size when nothing waits."""
     async with driven(tmp_path) as worker:
-        await worker.channel.send(Load(0, MAX_WAITING - SPANS + 1))
+        await worker.channel.send(Load(0, MAX_WAITING - SPANS + 1, may_wait=MAX_WAITING))
         await worker.answered(429, 1)
         last = (await worker.store.arrivals() or [None])[-1]
-        await worker.channel.send(Load(last.number if last else 0, 0))
+        await worker.channel.send(Load(last.number if last else 0, 0, may_wait=MAX_WAITING))
         await worker.answered(200, 20)
 
 
@@ -137,10 +137,10 @@ async def test_what_the_linker_has_not_seen_counts_once_for_each_process(tmp_pat
     """The others are taken to have as much of it: none hears of the others at once."""
     async with driven(tmp_path) as worker:
         assert await worker.post(MAX_WAITING // SPANS // 2) == 200
-        await worker.channel.send(Load(0, 0))
+        await worker.channel.send(Load(0, 0, may_wait=MAX_WAITING))
         await worker.answered(429, 2)
         (arrival, *_) = await worker.store.arrivals()
-        await worker.channel.send(Load(arrival.number + MAX_WAITING, 0))
+        await worker.channel.send(Load(arrival.number + MAX_WAITING, 0, may_wait=MAX_WAITING))
         await worker.answered(200, 2)
 
 

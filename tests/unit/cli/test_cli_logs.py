@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from bridge.telemetry.log_writer import BackgroundHandler
 from bridge.telemetry.logs import configure_logging
 
 logger = logging.getLogger("bridge.some.part")
@@ -96,5 +97,6 @@ def test_logs_go_to_standard_error() -> None:
     """Standard output is the console exporter's."""
     configure_logging("info", "console")
     (handler,) = logging.getLogger().handlers
-    assert isinstance(handler, logging.StreamHandler)
-    assert handler.stream is sys.stderr
+    assert isinstance(handler, BackgroundHandler)
+    assert handler.descriptor == sys.stderr.fileno()
+    handler.close()

@@ -136,3 +136,9 @@ def test_no_error_shows_a_secret(loaded, text) -> None:
         loaded(text)
     assert SECRET not in str(caught.value)
     assert SECRET not in repr(caught.value.__cause__)
+
+
+@pytest.mark.parametrize("name", ["ENV_HTTP_LISTEN", "ENV_INPUT_EBPFTRACE_WINDOW", "OTEL_EXPORTER_OTLP_HEADERS"])
+def test_a_variable_that_is_no_utf8_is_named(errors, name) -> None:
+    """And not what it holds, which may be a secret."""
+    assert errors("", {name: "h\udcff:1"}) == [f"{name}: must be UTF-8"]

@@ -8,6 +8,7 @@ import pytest
 from bridge.config import OtlpGrpcExporterSettings, OtlpHttpExporterSettings
 
 S = 10**9
+TLS = Path(__file__).resolve().parents[2] / "support" / "tls"
 GRPC = "[exporters.a]\ntype = 'otlp_grpc'\nendpoint = 'http://h:1'\n"
 
 
@@ -21,8 +22,14 @@ def test_an_empty_file_with_an_exporter_gives_the_documented_defaults(loaded) ->
     assert s.receivers.otlp_grpc.max_request_bytes == 64 << 20
     assert (s.linker.clock_slack_ns, s.linker.max_trace_spans, s.linker.tick_s) == (50_000_000, 20_000, 0.5)
     retry = s.exporters["backend"].retry
-    assert (retry.initial_s, retry.multiplier, retry.max_s) == (5.0, 1.5, 30.0)
+    assert (retry.initial_s, retry.multiplier, retry.max_s) == (0.5, 1.5, 2.0)
     assert (s.shutdown_grace_s, s.store.flush_on_stop) == (10.0, False)
+
+
+def test_the_longest_wait_is_no_shorter_than_the_first(loaded) -> None:
+    """Where only the first is set, as DataKit's retry_delay does it, the longest follows."""
+    retry = loaded(GRPC + "retry = {initial = '5s'}").settings.exporters["a"].retry
+    assert (retry.initial_s, retry.max_s) == (5.0, 5.0)
 
 
 def test_settings_cannot_be_changed(loaded) -> None:
@@ -156,8 +163,8 @@ def test_opentelemetrys_variables_fill_what_the_file_leaves_out(loaded) -> None:
 
 def test_tls_variables_count_where_tls_is_used(loaded, tmp_path) -> None:
     """Certificates for https://, INSECURE for endpoints without a scheme; a scheme decides by itself."""
-    for name in ("ca", "cert", "key"):
-        (tmp_path / name).touch()
+    for name, file in (("ca", "ca.pem"), ("cert", "client.pem"), ("key", "client.key")):
+        (tmp_path / name).write_bytes((TLS / file).read_bytes())
     environ = {
         "OTEL_EXPORTER_OTLP_CERTIFICATE": f"{tmp_path}/ca",
         "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": f"{tmp_path}/cert",
@@ -251,7 +258,7 @@ def test_an_own_listener_named_by_a_variable_is_told_with_it(errors) -> None:
             "[linker]\nmax_trace_age = '19s'",
             'linker.max_trace_age = "19s": is shorter than inputs.ebpftrace.window = "20s"',
         ),
-        (GRPC + "retry = {initial = '60s'}", "exporters.a.retry: initial is longer than max"),
+        (GRPC + "retry = {initial = '60s', max = '30s'}", "exporters.a.retry: initial is longer than max"),
         (GRPC + "tls = {cert_file = 'x'}", "exporters.a.tls: cert_file is set without key_file"),
         (GRPC + "tls = {ca_file = 'x'}", 'exporters.a.tls.ca_file = "x": no TLS with this endpoint'),
         (

@@ -23,7 +23,13 @@ def shown() -> dict[str, tuple[str, str]]:
                 instrument.record(1)
         instruments.watch_waiting_spans(lambda: 1)
         instruments.watch_retained_spans(lambda: 1)
+        instruments.watch_memory(lambda: 1, 2, lambda: True)
         instruments.watch_undelivered_ticks(lambda: {"backend": 1})
+        instruments.watch_oldest_undelivered(lambda: {"backend": 1.0})
+        each = {"backend": 1}
+        instruments.watch_exporters(up=lambda: each, parked=lambda: each, last_success_s=lambda: {"backend": 1.5})
+        instruments.watch_store(lambda: {"used": 1, "free": 1, "limit": 1})
+        instruments.watch_certificate_expiries(lambda: {"web": 1.5})
         text = metrics.prometheus_text().decode()
     types = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.M))
     texts = dict(re.findall(r"^# HELP (\w+) (.+)$", text, re.M))
