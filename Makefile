@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install test lint demo run bench accuracy
+.PHONY: install test lint demo run bench accuracy interop
 
 # Again when dependencies or compiled kernels change; without a C compiler their plain twins serve.
 $(INSTALLED): pyproject.toml $(shell find bridge -name '*.pyx' -o -name '*.pxd')
@@ -35,3 +35,8 @@ bench: install
 
 accuracy: install
 	$(BIN)/python -m tests.accuracy $(ARGS)
+
+# Real peers: builds those that the tools here allow (PEERS= some of them), then runs the tests, which say what they skip.
+interop: install
+	$(BIN)/python -m tests.interop.peers $(PEERS)
+	$(BIN)/python -m pytest tests/interop $(ARGS)
