@@ -2,7 +2,7 @@
 import { svg } from "/static/parts.js";
 import { milliseconds, number, percent } from "/static/format.js";
 
-const [WIDE, HIGH, GAP_X, GAP_Y] = [150, 44, 90, 18];
+const [WIDE, HIGH, GAP_X, GAP_Y] = [190, 44, 80, 18];
 
 // Column of each service: one behind its callers, as far as calls do not go round in a circle.
 function columns(services, calls) {
@@ -58,7 +58,7 @@ export function serviceMap({ services, calls }) {
   }
   for (const service of services) {
     const [x, y] = place.get(service.name);
-    const name = service.name.length > 20 ? `${service.name.slice(0, 19)}…` : service.name;
+    const name = service.name.length > 26 ? `${service.name.slice(0, 25)}…` : service.name;
     drawing.append(
       svg("g", {},
         svg("rect", { x, y, width: WIDE, height: HIGH, rx: 6, ...(service.errors > 0.05 ? { class: "failing" } : {}) }),

@@ -80,7 +80,7 @@ async function now() {
   show(
     card(
       "In and out",
-      el("div", { class: "actions" },
+      el("div", { class: "figures" },
         el("div", {}, el("div", { class: "figure" }, number(flow("receivers"))), el("div", { class: "quiet" }, "spans/s in")),
         el("div", {}, el("div", { class: "figure" }, number(flow("exporters"))), el("div", { class: "quiet" }, "spans/s out, all exporters")),
       ),
@@ -144,7 +144,10 @@ async function links() {
       "Contradictions and oddities",
       Object.keys(said.oddities).length ? table(["kind", "times", ""], share(said.oddities, 0)) : el("p", { class: "good" }, "None."),
     ),
-    card("What became of spans", table(["outcome", "spans", ""], share(said.outcomes, 0))),
+    card(
+      "What became of spans",
+      Object.keys(said.outcomes).length ? table(["outcome", "spans", ""], share(said.outcomes, 0)) : el("p", { class: "quiet" }, "None has left yet."),
+    ),
     card(
       "Clocks of hosts",
       said.clocks.length
@@ -190,6 +193,7 @@ async function traces(parameters) {
       el("a", { href: `#/traces/${t.trace_id}`, class: "row" }, `${t.service}: ${t.name || "(no name)"}`),
       milliseconds(t.duration_ns / 1e6), number(t.spans), t.services.join(", "), t.error ? "failed" : "", clock(t.start_ns / 1e6),
     ]);
+    found.className = "found";
     found.replaceChildren(
       rows.length
         ? table(["trace", "duration", "spans", "services", "", "began"], rows)

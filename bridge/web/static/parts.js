@@ -20,7 +20,7 @@ export function card(title, ...parts) {
   return el("section", { class: wide ? "card wide" : "card" }, el("h2", {}, title), ...(wide ? parts.slice(0, -1) : parts));
 }
 
-const isNumber = (cell) => typeof cell === "string" && /^[\d.,–]+( ?[%a-zµ]+)?$/i.test(cell);
+const isNumber = (cell) => typeof cell === "string" && /^-?[\d.,–]+( ?[%a-zµ]+)?$/i.test(cell);
 
 export function table(heads, rows) {
   const cell = (value) => el("td", isNumber(value) ? { class: "number" } : {}, value);

@@ -3,7 +3,7 @@ import { el } from "/static/parts.js";
 import { milliseconds } from "/static/format.js";
 
 const DEEPEST = 30;
-const SURE = 0.9;
+const SURE = 0.75;
 const METHODS = {
   seq: "TCP sequence numbers", thread: "same thread", header: "ids in the request's headers",
   request_id: "request id", timing: "timing inside the process", "as sent": "as its sender said",
@@ -56,16 +56,18 @@ export function waterfall(spans) {
   // a span whose start is not known would lie far to the left of all others
   const length = Math.max(...spans.map((span) => span.after_ns + span.duration_ns), 1);
   const rows = ordered(spans).map(([span, depth]) => {
-    const name = el("span", { class: "name" }, el("b", {}, span.service), ` ${span.name || "(no name)"}`, edge(span));
+    const name = el("span", { class: "name" }, el("b", {}, span.service), ` ${span.name || "(no name)"}`);
     name.style.paddingLeft = `${0.8 * Math.min(depth, DEEPEST)}rem`;
     const bar = el("i", span.error ? { class: "failed" } : {});
     const left = Math.max(0, (100 * span.after_ns) / length);
+    const wide = Math.max(0, Math.min(100 - left, (100 * span.duration_ns) / length));
     bar.style.left = `${left}%`;
-    bar.style.width = `${Math.max(0, Math.min(100 - left, (100 * span.duration_ns) / length))}%`;
-    const text = el("em", {}, milliseconds(span.duration_ns / 1e6));
-    if (left > 60) text.style.right = `${100 - left}%`;
-    else text.style.left = `${left}%`;
-    const row = el("button", { class: "span", type: "button", "aria-expanded": "false" }, name, el("span", { class: "track" }, bar, text));
+    bar.style.width = `${wide}%`;
+    const behind = left + wide <= 85;
+    const text = el("em", behind || left >= 15 ? {} : { class: "on" }, milliseconds(span.duration_ns / 1e6));
+    if (!behind && left >= 15) text.style.right = `${100 - left}%`;
+    else text.style.left = `${behind ? left + wide : left}%`;
+    const row = el("button", { class: "span", type: "button", "aria-expanded": "false" }, name, el("span", {}, edge(span)), el("span", { class: "track" }, bar, text));
     row.addEventListener("click", () => {
       const open = row.getAttribute("aria-expanded") === "true";
       row.setAttribute("aria-expanded", String(!open));
