@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install test lint demo run bench accuracy torture fuzz lock
+.PHONY: install test lint demo run bench accuracy torture fuzz lock interop
 
 # Again when dependencies or compiled kernels change; without a C compiler their plain twins serve.
 $(INSTALLED): pyproject.toml $(shell find bridge -name '*.pyx' -o -name '*.pxd')
@@ -54,3 +54,8 @@ lock: install
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) $(if $(UPGRADE),--upgrade) --output-file requirements.lock
 	$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'], sep='\n')" \
 		| $(BIN)/uv pip compile - $(LOCK) $(if $(UPGRADE),--upgrade) --output-file build.lock
+
+# Real peers: builds those that the tools here allow (PEERS= some of them), then runs the tests, which say what they skip.
+interop: install
+	$(BIN)/python -m tests.interop.peers $(PEERS)
+	$(BIN)/python -m pytest tests/interop $(ARGS)

@@ -101,6 +101,12 @@ class LinkerSettings(Table):
         description="What a reject of a DataDog request means. Today's agents say reject also where the request had no "
         "x-datadog-sampling-priority, which rejects its whole trace; undecided leaves those to sampling_rate.",
     )
+    app_trace_scope: Literal["downstream", "trace"] = Field(
+        default="downstream",
+        description="Which eSpans get a trace id from request headers: downstream, those whose own request had it and "
+        "those below; trace, also those above where one such id alone is found in the trace, so that callers without "
+        "instrumentation are in the trace of the instrumented service they call.",
+    )
     timing: bool = Field(
         default=True,
         description="Whether threads are checked, and timing may tell parents that neither numbers nor threads tell.",

@@ -219,11 +219,53 @@ def links_to_fragments(traces: Traces, decisions: Decisions, fragments: Fragment
     )
 
 
-def links_to_predecessors(decisions: Decisions, parent: I64Array, present: Mask) -> SpanLinks:
-    """A span link from each row with header ids to its eBPF parent, where that is exported under another trace id.
+def with_one_trace_id(
+    decisions: Decisions, traces: Traces, original: I64Array, earlier: Earlier, fragments: Fragments
+) -> Decisions:
+    """The decisions; a new trace in which a single header trace id is found below its root has it from the root on.
 
-    decisions: of all rows; present: which rows have header ids.
+    decisions: of all rows, where header ids flow downstream only; original: the row each is a copy of, itself for none.
+    Fragments below a root count with the trace id that they left with. Parents stay what they are.
     """
+    root = traces.root[original]
+    new = decisions.outcome != Outcome.PASS
+    new[earlier.rows] = False
+    named = np.flatnonzero(new & (decisions.encode != Encoding.ABSENT))
+    top = np.concatenate([root[named], root[fragments.parents]])
+    rows = np.concatenate([named, fragments.rows])
+    top, rows = top[new[top]], rows[new[top]]
+    if not rows.size:
+        return decisions
+    order = np.lexsort((decisions.encode[rows], decisions.trace_lo[rows], decisions.trace_hi[rows], top))
+    top, rows = top[order], rows[order]
+    first = np.ones(top.size, np.bool_)
+    first[1:] = top[1:] != top[:-1]
+    source = rows[first]
+    last = rows[np.append(first[1:], True)]
+    single = (decisions.trace_hi[source] == decisions.trace_hi[last]) & (
+        decisions.trace_lo[source] == decisions.trace_lo[last]
+    )
+    single &= decisions.encode[source] != Encoding.ABSENT
+    found = np.full(root.size, -1, np.int64)
+    found[top[first][single]] = source[single]
+    taken = found[root]
+    rows = np.flatnonzero(new & (taken >= 0) & (decisions.encode == Encoding.ABSENT))
+    columns = {name: getattr(decisions, name) for name in Decisions.dtypes()}
+    for name in ("trace_hi", "trace_lo", "encode"):
+        columns[name] = columns[name].copy()
+        columns[name][rows] = getattr(decisions, name)[taken[rows]]
+    return Decisions(**columns)
+
+
+def links_to_predecessors(
+    decisions: Decisions, parent: I64Array, present: Mask, exported: Decisions | None = None
+) -> SpanLinks:
+    """A span link from each row with header ids to its eBPF parent, where that is in another trace by header ids.
+
+    decisions: of all rows, where header ids flow downstream only; present: which rows have header ids; exported: what
+    is decided in the end, if that is something else.
+    """
+    exported = decisions if exported is None else exported
     rows = np.flatnonzero(present & (parent >= 0))
     above = parent[rows]
     other = (decisions.trace_hi[rows] != decisions.trace_hi[above]) | (
@@ -232,7 +274,7 @@ def links_to_predecessors(decisions: Decisions, parent: I64Array, present: Mask)
     rows, above = rows[other], above[other]
     return SpanLinks(
         row=rows,
-        trace_hi=decisions.trace_hi[above],
-        trace_lo=decisions.trace_lo[above],
-        span_id=decisions.span_id[above],
+        trace_hi=exported.trace_hi[above],
+        trace_lo=exported.trace_lo[above],
+        span_id=exported.span_id[above],
     )

@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 
 from bridge.linker.across import Held, Pairs, headers_differ, pair_across
 from bridge.linker.assigning import assign_by_id, assign_by_thread
-from bridge.linker.building import Earlier, Fragments, Traces, build, links_to_fragments, links_to_predecessors
+from bridge.linker.building import (
+    Earlier,
+    Fragments,
+    Traces,
+    build,
+    links_to_fragments,
+    links_to_predecessors,
+    with_one_trace_id,
+)
 from bridge.linker.copies import originals
 from bridge.linker.forest import break_loops
 from bridge.linker.headers import Headers, no_headers, read_headers
@@ -115,17 +123,19 @@ def link(
         read_headers(columns, sound, earlier.rows, earlier.decisions) if options.use_app_trace_id else no_headers(n)
     )
     traces = build(columns, edges.parent, headers, earlier, fragments, options)
-    decisions = _decisions(columns, edges, headers, traces, earlier, original)
+    decisions = exported = _decisions(columns, edges, headers, traces, earlier, original)
+    if options.app_trace_scope == "trace":
+        exported = with_one_trace_id(decisions, traces, original, earlier, fragments)
     counts = _counts(columns, edges, fragments, known, espans) | pairs.counts | assigned
     counts |= {"loops_broken": loops.size, "id_conflicts": conflicts}
     return Links(
         parent=edges.parent[original],
         root=traces.root[original],
-        decisions=decisions,
+        decisions=exported,
         span_links=SpanLinks.concatenate(
             [
                 links_to_fragments(traces, decisions, fragments),
-                links_to_predecessors(decisions, edges.parent, headers.present),
+                links_to_predecessors(decisions, edges.parent, headers.present, exported),
             ]
         ),
         counts=counts,

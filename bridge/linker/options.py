@@ -14,6 +14,7 @@ class LinkOptions:
     clock_slack_ns: int = 50_000_000
     sampling_flags: Literal["honour", "ignore"] = "honour"
     datadog_reject: Literal["honour", "undecided"] = "honour"
+    app_trace_scope: Literal["downstream", "trace"] = "downstream"
 
     timing: bool = False
     """Whether threads are checked and timing may tell, for which rows have to be all that is known of their processes.

@@ -73,6 +73,7 @@ def link_options(settings: Settings) -> LinkOptions:
         clock_slack_ns=settings.linker.clock_slack_ns,
         sampling_flags=settings.linker.sampling_flags,
         datadog_reject=settings.linker.datadog_reject,
+        app_trace_scope=settings.linker.app_trace_scope,
         timing=settings.linker.timing,
         min_confidence=settings.linker.min_confidence,
         timing_budget=settings.linker.timing_budget,

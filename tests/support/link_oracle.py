@@ -131,12 +131,16 @@ def oracle(columns: SpanColumns, options: LinkOptions, decided: Decided | None =
     for span in own:
         counts["late_children"] += span.parent is not None and not span.parent.is_new
     links = _name_ebpf_traces(own)
+    predecessors: list[tuple[Span, Span]] = []
     _read_headers(part, [s for s in spans if not s.is_espan], options)
     for span in sorted(own, key=_depth):
         _export(span)
         if span.header is not None and span.parent is not None and _exported(span.parent) != span.exported:
-            links.add((span.row, *_exported(span.parent), span.parent.span_id))
+            predecessors.append((span, span.parent))
     _sample(part, own, options)
+    if options.app_trace_scope == "trace":
+        _widen(own)
+    links |= {(span.row, *_exported(above), above.span_id) for span, above in predecessors}
     return Answer(
         parent=[top.parent.row if (top := s.original or s).parent else -1 for s in spans],
         root=[(s.original or s).root.row for s in spans],
@@ -401,6 +405,18 @@ def _export(span: Span) -> None:
         span.exported_parent, span.exported_method = span.names, Method.HEADER
     elif above is not None:
         span.exported_parent, span.exported_method = above.span_id, span.method
+
+
+def _widen(own: list[Span]) -> None:
+    """Give new traces the one header trace id that is found in them, where there is but one."""
+    for top in [s for s in own if s.parent is None]:
+        members = [s for s in own if s.root is top]
+        fragments = _fragments_of(top, own)
+        seen = {(s.exported, s.exported_encode) for s in members if s.exported_encode}
+        seen |= {(_exported(f), _exported_encode(f)) for f in fragments}
+        if len({ids for ids, _ in seen}) == 1 and (encode := min(code for _, code in seen)):
+            for span in [s for s in members if not s.exported_encode]:
+                span.exported, span.exported_encode = next(iter(seen))[0], encode
 
 
 # Sampling

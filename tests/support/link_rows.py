@@ -127,4 +127,5 @@ link_options = st.builds(
     sampling_rate=st.sampled_from([0.0, 0.5, 1.0]),
     sampling_flags=st.sampled_from(["honour", "ignore"]),
     datadog_reject=st.sampled_from(["honour", "undecided"]),
+    app_trace_scope=st.sampled_from(["downstream", "downstream", "trace"]),
 )

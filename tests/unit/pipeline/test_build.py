@@ -43,6 +43,7 @@ max_trace_spans = 77
 max_retained_spans = 78
 sampling_flags = "ignore"
 datadog_reject = "undecided"
+app_trace_scope = "trace"
 timing = false
 min_confidence = 0.75
 timing_budget = 1000
@@ -95,6 +96,7 @@ def test_every_setting_of_the_linker_reaches_it(tmp_path: Path) -> None:
         clock_slack_ns=7_000_000,
         sampling_flags="ignore",
         datadog_reject="undecided",
+        app_trace_scope="trace",
         min_confidence=0.75,
         timing_budget=1000,
     )

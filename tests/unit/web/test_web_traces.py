@@ -1,0 +1,127 @@
+"""The ring of recent traces, and searching in it."""
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+from bridge.web.traces import RecentTraces, Search
+
+MS = 10**6
+
+
+def text(key: str, value: str) -> KeyValue:
+    return KeyValue(key=key, value=AnyValue(string_value=value))
+
+
+def span(number: int, trace: int, parent: int = 0, *, start_ms: int = 0, end_ms: int = 1, failed: bool = False) -> Span:
+    return Span(
+        trace_id=trace.to_bytes(16, "big"),
+        span_id=number.to_bytes(8, "big"),
+        parent_span_id=parent.to_bytes(8, "big") if parent else b"",
+        name=f"GET /{number}",
+        kind=Span.SPAN_KIND_SERVER,
+        start_time_unix_nano=10**18 + start_ms * MS,
+        end_time_unix_nano=10**18 + end_ms * MS,
+        status=Status(code=Status.STATUS_CODE_ERROR if failed else Status.STATUS_CODE_UNSET),
+    )
+
+
+def request(*groups: tuple[str, list[Span]]) -> bytes:
+    made = ExportTraceServiceRequest()
+    for service, spans in groups:
+        group = made.resource_spans.add()
+        group.resource.attributes.append(text("service.name", service))
+        group.scope_spans.add(schema_url="about:scope").spans.extend(spans)
+    return made.SerializeToString()
+
+
+def ring(*requests: bytes, keep: int = 10) -> RecentTraces:
+    traces = RecentTraces(keep)
+    traces.add(requests, 1.0)
+    return traces
+
+
+def ids(traces: RecentTraces, search: Search, limit: int = 10) -> list[int]:
+    return [int(trace.trace_id, 16) for trace in traces.find(search, limit)]
+
+
+def test_spans_of_one_trace_are_brought_together() -> None:
+    """Whatever resources they come under; the trace begins with its first span and ends with its last."""
+    a, b = span(1, 7, end_ms=9), span(2, 7, 1, start_ms=2, end_ms=12)
+    trace = ring(request(("shop", [a, span(3, 8)]), ("bank", [b]))).get(f"{7:032x}")
+    assert trace is not None
+    assert [(s.service, s.span_id, s.parent_id) for s in trace.spans] == [
+        ("shop", f"{1:016x}", ""),
+        ("bank", f"{2:016x}", f"{1:016x}"),
+    ]
+    assert (trace.duration_ns, trace.services, trace.root.service) == (12 * MS, ["bank", "shop"], "shop")
+
+
+def test_a_kept_trace_is_an_otlp_request_with_its_resources_and_scopes() -> None:
+    """Nothing of others is in it, and nothing of its own is missing."""
+    trace = ring(request(("shop", [span(1, 7), span(3, 8)]), ("bank", [span(2, 7, 1)]))).get(f"{7:032x}")
+    assert trace is not None
+    assert trace.request == request(("shop", [span(1, 7)]), ("bank", [span(2, 7, 1)]))
+
+
+def test_late_spans_join_a_trace_that_is_there() -> None:
+    """And make it the newest again."""
+    traces = ring(request(("shop", [span(1, 7)])), request(("shop", [span(3, 8)])))
+    traces.add([request(("bank", [span(2, 7, 1)]))], 2.0)
+    assert ids(traces, Search()) == [7, 8]
+    trace = traces.get(f"{7:032x}")
+    assert trace is not None
+    assert len(trace.spans) == 2
+
+
+def test_the_ring_is_bounded_by_number_and_by_bytes() -> None:
+    """The oldest go first; one that is larger than the bound by itself stays alone."""
+    by_number = ring(*(request(("shop", [span(n, n)])) for n in range(1, 6)), keep=3)
+    assert ids(by_number, Search()) == [5, 4, 3]
+    by_bytes = RecentTraces(100, max_bytes=10)
+    by_bytes.add([request(("shop", [span(1, 1)])), request(("shop", [span(2, 2)]))], 1.0)
+    assert ids(by_bytes, Search()) == [2]
+
+
+def test_search_by_every_field() -> None:
+    """Service and resource have to be in one span; texts are parts in any case."""
+    traces = ring(
+        request(("Shop", [span(1, 0xA1, end_ms=5)]), ("bank", [span(2, 0xA1, 1, failed=True)])),
+        request(("shop", [span(3, 0xB2, end_ms=50)])),
+    )
+    assert ids(traces, Search(service="SHOP")) == [0xB2, 0xA1]
+    assert ids(traces, Search(service="bank", resource="/2")) == [0xA1]
+    assert ids(traces, Search(service="bank", resource="/1")) == []
+    assert ids(traces, Search(min_duration_ms=6)) == [0xB2]
+    assert ids(traces, Search(error=True)) == [0xA1]
+    assert ids(traces, Search(trace_id="b")) == []
+    assert ids(traces, Search(trace_id="0" * 30 + "B")) == [0xB2]
+    assert ids(traces, Search(), limit=1) == [0xB2]
+
+
+def test_evidence_of_edges_is_shown() -> None:
+    """Method and confidence of eSpans; a span that is none has its parent as it was sent."""
+    linked = span(2, 7, 1)
+    linked.attributes.extend([text("espan.link.method", "seq"), text("service", "own"), text("status", "error")])
+    linked.attributes.append(KeyValue(key="espan.link.confidence", value=AnyValue(double_value=0.95)))
+    linked.attributes.append(KeyValue(key="espan.clock.offset_ns", value=AnyValue(int_value=-5)))
+    trace = ring(request(("shop", [span(1, 7), linked, span(3, 7, 1, start_ms=1)]))).get(f"{7:032x}")
+    assert trace is not None
+    first, second, third = trace.spans
+    assert (first.method, third.method) == ("", "as sent")
+    assert (second.service, second.method, second.confidence, second.clock_offset_ns, second.error) == (
+        "own",
+        "seq",
+        0.95,
+        -5,
+        True,
+    )
+
+
+def test_spans_without_times_do_not_make_a_trace_years_long() -> None:
+    """A start of 0 is not known."""
+    odd = span(2, 7, 1)
+    odd.start_time_unix_nano = odd.end_time_unix_nano = 0
+    trace = ring(request(("shop", [span(1, 7, end_ms=9), odd]))).get(f"{7:032x}")
+    assert trace is not None
+    assert trace.duration_ns == 9 * MS
