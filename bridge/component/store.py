@@ -96,6 +96,13 @@ class SpanStore(BatchStore, Protocol):
         """
         ...
 
+    async def preview_tick(self, number: int, most: int) -> LinkedSpans:
+        """What `read_tick` gives, of the first traces only: at most so many spans.
+
+        Raises LookupError for a tick that is not stored, or whose payload is gone or damaged, and counts nothing.
+        """
+        ...
+
     async def next_tick(self, after: int) -> int | None:
         """Number of the oldest tick after this one, None when there is none."""
         ...

@@ -60,8 +60,8 @@ class RetrySettings(Table):
     max_s: Seconds = Field(
         default=2.0,
         alias="max",
-        description="Longest wait, unless the backend names a longer one or initial is longer. Attempts, one at a time, "
-        "never end; once the backend is back traces arrive after this at the latest.",
+        description="Longest wait, unless the backend names a longer one or initial is longer. Attempts, one at a "
+        "time, never end; once the backend is back traces arrive after this at the latest.",
     )
 
     @model_validator(mode="after")

@@ -213,6 +213,7 @@ Quota: TypeAlias = Annotated[
     Allowed(f"{SIZE}, at least {format_size(MIN_QUOTA_BYTES)}"),
 ]
 Count: TypeAlias = Annotated[int, Field(ge=1), Allowed("a whole number of at least 1")]
+CountOrZero: TypeAlias = Annotated[int, Field(ge=0), Allowed("a whole number of at least 0")]
 Processes: TypeAlias = Annotated[int, Field(ge=1, le=64), Allowed("a whole number from 1 to 64")]
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), Allowed("a number from 0.0 to 1.0")]
 Port: TypeAlias = Annotated[int, Field(ge=0, le=65535), Allowed("a port from 1 to 65535, or 0 for any free one")]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field
 
@@ -11,6 +11,7 @@ from bridge.config.exporters import ExporterSettings
 from bridge.config.fields import (
     Allowed,
     Count,
+    CountOrZero,
     FilePath,
     Host,
     LargeSize,
@@ -30,6 +31,11 @@ from bridge.config.table import Table
 
 S = 10**9
 LATE_WINDOWS = 3
+TraceUrl: TypeAlias = Annotated[
+    str,
+    Field(pattern=r"^https?://[^\s]+\{trace_id\}[^\s]*$"),
+    Allowed('an address with {trace_id} in it, such as "http://localhost:16686/trace/{trace_id}"'),
+]
 
 
 class EbpftraceSettings(Table):
@@ -155,8 +161,8 @@ class StoreSettings(Table):
     )
     at_quota: Literal["push_back", "drop_oldest"] = Field(
         default="push_back",
-        description="What gives way near max_bytes. push_back: senders wait, nothing acknowledged is lost. drop_oldest: "
-        "exporters that lag give up their oldest undelivered spans, counted as lost by reason quota.",
+        description="What gives way near max_bytes. push_back: senders wait, nothing acknowledged is lost. "
+        "drop_oldest: exporters that lag give up their oldest undelivered spans, counted as lost by reason quota.",
     )
     min_free_bytes: LargeSizeOrZero = Field(
         default=1 << 30,
@@ -187,13 +193,22 @@ class TelemetrySettings(Table):
 
 
 class WebSettings(ListenerSettings):
-    """Health (/healthz, /readyz) and metrics (/metrics)."""
+    """The bridge's page, its data (/api), health (/healthz, /readyz) and metrics (/metrics)."""
 
     enabled: bool = Field(default=True, description="Whether to listen at all.")
     host: Host = Field(default="localhost", description='Where to listen; "0.0.0.0" or "::" for every network.')
     port: Port = Field(default=4319, description="Port to listen on.")
     max_connections: Count = Field(
         default=100, description="Connections at once; further ones are closed as they come."
+    )
+    keep_traces: CountOrZero = Field(
+        default=1000,
+        description="Traces kept in memory for the page, 64 MiB of them at most; 0: none. Under load not every trace "
+        "is kept: reading them may take a hundredth of a core.",
+    )
+    trace_url: TraceUrl | None = Field(
+        default=None,
+        description="Address of a trace in the backend's own page, with {trace_id} where its id stands.",
     )
     tls: HttpTlsSettings = Field(default=HttpTlsSettings(), description="TLS files.")
 
@@ -226,7 +241,7 @@ class Settings(Table):
     )
     store: StoreSettings = Field(default=StoreSettings(), description="The store.")
     telemetry: TelemetrySettings = Field(default=TelemetrySettings(), description="Logs.")
-    web: WebSettings = Field(default=WebSettings(), description="Health and metrics.")
+    web: WebSettings = Field(default=WebSettings(), description="The page, health and metrics.")
 
     @property
     def ebpftrace(self) -> EbpftraceSettings:

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 import anyio
 from anyio import to_thread
 
 from bridge.codec.otlp_encode import encode_requests
+from bridge.component import SpanStore
 from bridge.errors import StoreUnavailable
 from bridge.spans import LinkedSpans
 from bridge.web.traces import RecentTraces
@@ -23,18 +23,10 @@ NO_LIMIT = 1 << 62
 FORGET_S = 300.0
 
 
-class TickReader(Protocol):
-    """What this asks of a store."""
-
-    async def next_tick(self, after: int) -> int | None: ...
-    async def read_tick(self, number: int, *, most: int | None = None) -> LinkedSpans: ...
-    async def last_tick(self) -> int: ...
-
-
 class RecentReader:
     """Reads what leaves into `traces`; `run` does so until cancelled."""
 
-    def __init__(self, store: TickReader, traces: RecentTraces, left_spans: Callable[[], float]) -> None:
+    def __init__(self, store: SpanStore, traces: RecentTraces, left_spans: Callable[[], float]) -> None:
         """left_spans: how many spans left to be exported since the start."""
         self._store, self._traces, self._left_spans = store, traces, left_spans
         self._news = anyio.Event()
@@ -67,7 +59,7 @@ class RecentReader:
 
     async def _keep(self, tick: int) -> None:
         try:
-            linked = await self._store.read_tick(tick, most=MAX_SPANS)
+            linked = await self._store.preview_tick(tick, MAX_SPANS)
         except (LookupError, StoreUnavailable):
             return  # delivered and forgotten meanwhile, or the store has worse to do
         await to_thread.run_sync(self._add, linked)

@@ -43,6 +43,7 @@ from bridge.pipeline.limits import web_limits
 from bridge.pipeline.memory import memory_bounds, within_memory
 from bridge.pipeline.memory_guard import FEWEST, MemoryGuard
 from bridge.pipeline.outboxes import RunningOutboxes
+from bridge.pipeline.page import Page
 from bridge.pipeline.process import LoopErrors, leaves
 from bridge.pipeline.workers import Workers
 from bridge.receivers.addresses import listening_hosts
@@ -60,9 +61,8 @@ WATCH_S = 0.1
 async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT.
 
-    Raises ConfigError for what only trying can show (ports, paths, certificates), StoreDamaged where the store has to be
-    opened anew. Any other error is a defect: the
-    bridge ends on it, with everything acknowledged still in the store.
+    Raises ConfigError for what only trying can show (ports, paths, certificates), StoreDamaged where the store has to
+    be opened anew. Any other error is a defect: the bridge ends on it, with everything acknowledged still in the store.
     """
     asyncio.get_running_loop().set_exception_handler(LoopErrors())
     try:
@@ -141,6 +141,7 @@ class Bridge:
             committed=self._notify,
             tick_bytes=bounds.tick_bytes,
         )
+        self._page = Page(settings, self._store, metrics, not_ready=self._not_ready, last_errors=self._last_errors)
         self._web = WebServer(
             hosts=listening_hosts(settings.web.host),
             port=settings.web.port,
@@ -149,6 +150,7 @@ class Bridge:
             security=listener_security("web", settings.web, watch if settings.web.enabled else None),
             limits=web_limits(settings.web),
             closed=self._instruments.closed_connections_of("web"),
+            page=self._page.api,
         )
         if self._workers:
             watch_receivers(settings, others)
@@ -184,6 +186,7 @@ class Bridge:
                     addresses = await self._listen(listening)
                     self._drain.leave_from_ns = self._clock.now_ns() + self._settings.window_ns
                     self.receiving = True
+                    self._page.addresses = addresses
                     logger.info("ready", extra={**addresses, **self._start_fields(), "recovered_spans": recovered})
                     try:
                         yield addresses
@@ -255,6 +258,8 @@ class Bridge:
     async def _ticking(self) -> AsyncIterator[None]:
         async with anyio.create_task_group() as ticks:
             ticks.start_soon(self._drain.run)
+            if self._settings.web.enabled:
+                ticks.start_soon(self._page.run)
             ticks.start_soon(self._watch_memory)
             ticks.start_soon(self._watch_store)
             if self._settings.store.at_quota == "drop_oldest":
@@ -288,7 +293,11 @@ class Bridge:
             extra={"undelivered_ticks": self._undelivered(), "waiting_spans": self._arrivals.waiting},
         )
 
+    def _last_errors(self) -> dict[str, str]:
+        return {d.exporter.name: d.last_error for d in self._deliveries}
+
     def _notify(self) -> None:
+        self._page.notify()
         for delivery in self._deliveries:
             delivery.notify(self._drain.last_tick)
 

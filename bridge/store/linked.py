@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from bridge.spans import Departure, LinkedSpans, Outcome, PayloadBlock, SpanLinks
+from bridge.spans import Decisions, Departure, LinkedSpans, Outcome, PayloadBlock, SpanLinks
 
 try:
     from bridge.store import _packing
@@ -20,10 +20,13 @@ class LinkedSpansBuilder:
     Of the departure only rows with outcome EXPORT or PASS are wanted; batches that are never added are left out.
     """
 
-    def __init__(self, tick: int, departure: Departure) -> None:
+    def __init__(self, tick: int, departure: Departure, most: int | None = None) -> None:
+        """most: of the first traces only, whole ones as far as they fit."""
         outcome = departure.decisions.outcome
         self.tick, self._departure = tick, departure
         self._wanted = np.flatnonzero((outcome == Outcome.EXPORT) | (outcome == Outcome.PASS))
+        if most is not None and self._wanted.size > most:
+            self._wanted = self._wanted[: _whole(departure.decisions.take(self._wanted[: most + 1]), most)]
         self._row = departure.row[self._wanted]
         self._block = np.zeros(self._wanted.size, np.uint32)
         self._here = np.zeros(self._wanted.size, np.bool_)
@@ -64,6 +67,13 @@ class LinkedSpansBuilder:
             decisions = decisions.take(rows)
         clocks = self._departure.clocks.take(rows)
         return LinkedSpans(self.tick, tuple(self._blocks), block, row, decisions, links, clocks)
+
+
+def _whole(decisions: Decisions, most: int) -> int:
+    """How many of these most + 1 rows are whole traces; `most` where the first trace is larger."""
+    other = (decisions.trace_hi[1:] != decisions.trace_hi[:-1]) | (decisions.trace_lo[1:] != decisions.trace_lo[:-1])
+    begins = np.flatnonzero(other)
+    return int(begins[-1]) + 1 if begins.size else most
 
 
 def cut(block: PayloadBlock, rows: NDArray[np.uint32]) -> PayloadBlock:

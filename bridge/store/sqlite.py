@@ -162,6 +162,12 @@ class SqliteStore(CommittingStore, SpanStore):
             raise LookupError(f"tick {number} is not stored")
         return await self._ticks.read(number, share=len(self._ledger.cursors) > 1)
 
+    async def preview_tick(self, number: int, most: int) -> LinkedSpans:
+        """See `SpanStore.preview_tick`. Raises StoreUnavailable where the file cannot be read at present."""
+        if not self._ledger.has_tick(number):
+            raise LookupError(f"tick {number} is not stored")
+        return await self._ticks.preview(number, most)
+
     async def next_tick(self, after: int) -> int | None:
         """See `SpanStore.next_tick`."""
         return self._ledger.next_tick(after)

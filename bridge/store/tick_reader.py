@@ -84,6 +84,23 @@ class TickReader:
                 self._shared.popitem(last=False)
         return linked
 
+    async def preview(self, number: int, most: int) -> LinkedSpans:
+        """At most so many spans of a tick, whole traces as far as they fit. LookupError where one is not there."""
+        async with self._reading:
+            try:
+                row = await self._departure(number)
+                builder, stored = await to_thread.run_sync(self._begin, number, row, most, limiter=self._unpacking)
+                for writer, batches in by_writer(stored):
+                    database = self._databases.get(writer)
+                    rows = await database.read(_PAYLOADS, batches=batches) if database else []
+                    if len(rows) < len(batches):
+                        raise LookupError(f"payload of tick {number} is not stored any more")
+                    for payload in rows:
+                        builder.add(payload.batch, unpack_payload(payload.data))
+            except Damaged as exc:
+                raise LookupError(f"tick {number} is damaged: {exc}") from exc
+            return builder.finish()
+
     def passed(self, tick: int) -> None:
         """Nobody will ask for ticks up to this one any more."""
         for number in [n for n in self._shared if n <= tick]:
@@ -133,9 +150,9 @@ class TickReader:
         for batch in sorted(batches):
             self._lose(builder, batch, Damaged("it was in a file that was set aside"))
 
-    def _begin(self, number: int, row: Row[Any]) -> tuple[LinkedSpansBuilder, list[int]]:
+    def _begin(self, number: int, row: Row[Any], most: int | None = None) -> tuple[LinkedSpansBuilder, list[int]]:
         """A builder that has what is in the cache, and the batches it still wants. Raises Damaged."""
-        builder, stored = LinkedSpansBuilder(number, unpack_departure(row.departure, row.version)), []
+        builder, stored = LinkedSpansBuilder(number, unpack_departure(row.departure, row.version), most), []
         for batch in builder.batches:
             block = self._cache.get(batch)
             if block is None:

@@ -124,7 +124,7 @@ class Instruments:
         parked: Callable[[], Mapping[str, int]],
         last_success_s: Callable[[], Mapping[str, float]],
     ) -> None:
-        """Report, by exporter, whether its backend takes spans, how many bodies it did not, and when it took any last."""
+        """Report, by exporter, whether its backend takes spans, how many bodies it did not, when it took any last."""
         self._gauge("exporter_up", "1", "1 while the backend takes what it is given, 0 while it is asked in vain", up)
         self._gauge("exporter_parked_requests", "{request}", "Requests that were not taken and are tried again", parked)
         text = "When the backend took spans last, since the epoch; 0: not since the start"

@@ -7,7 +7,7 @@ from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import Meter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Metric, generate_latest
 
 
 class Metrics:
@@ -17,9 +17,25 @@ class Metrics:
         self.meter: Meter = provider.get_meter("espan-bridge")
         self._registry = registry
 
+    def samples(self) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
+        """Present values by name, as in the text, and labels; without histograms."""
+        return {
+            sample_name: values
+            for family in self._registry.collect()
+            if family.type in ("counter", "gauge")
+            for sample_name, values in _values(family).items()
+        }
+
     def prometheus_text(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)
+
+
+def _values(family: Metric) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
+    found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+    for sample in family.samples:
+        found.setdefault(sample.name, {})[tuple(sample.labels.items())] = sample.value
+    return found
 
 
 @contextmanager

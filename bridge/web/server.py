@@ -1,4 +1,4 @@
-"""GET /healthz, /readyz and /metrics."""
+"""The listener of [web]: health, metrics, and the page with its data."""
 
 import logging
 import ssl
@@ -12,6 +12,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from bridge.connections import Connections, ListenerLimits, timed
 from bridge.errors import ConfigError
 from bridge.security import ListenerSecurity, Unauthenticated
+from bridge.web.api import Api, Guard
 
 _IDLE_S = 120.0
 CLOSE_S = 0.5
@@ -31,17 +32,19 @@ class WebServer:
         security: ListenerSecurity | None = None,
         limits: ListenerLimits = ListenerLimits(),  # noqa: B008 -- frozen
         closed: Callable[[str], None] = lambda _: None,
+        page: Callable[[Guard], Api] | None = None,
     ) -> None:
         """hosts: the addresses to listen on, all on one port (0: any free one).
 
         not_ready returns why the bridge is not ready, "" when it is; metrics the Prometheus text. security: TLS, and
         the tokens that are to be shown for all but health: probes have none, and learn no more than that. closed: told
-        why for each connection that the limits close.
+        why for each connection that the limits close. page: makes the page and its data, given what asks for tokens.
         """
         self._hosts, self.port = hosts, port
         self._not_ready, self._metrics = not_ready, metrics
         self._security = security or ListenerSecurity()
         self._connections = Connections(limits, closed)
+        self._page = page(self._refusal) if page else None
 
     @property
     def address(self) -> str:
@@ -56,6 +59,8 @@ class WebServer:
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._prometheus)
+        if self._page:
+            self._page.add_to(app)
         context = self._security.context()
         runner = web.AppRunner(app, shutdown_timeout=CLOSE_S)
         await runner.setup()
@@ -87,11 +92,17 @@ class WebServer:
         reason = self._not_ready()
         return web.Response(text=f"{reason}\n", status=503) if reason else web.Response(text="ready\n")
 
-    async def _prometheus(self, request: web.Request) -> web.Response:
+    def _refusal(self, request: web.Request) -> web.Response | None:
+        """What to answer a request that shows no token where one is asked for."""
         try:
             self._security.check(request.headers.get(self._security.header))
         except Unauthenticated as exc:
             return web.Response(text=f"{exc}\n", status=401, headers={"WWW-Authenticate": "Bearer"})
+        return None
+
+    async def _prometheus(self, request: web.Request) -> web.Response:
+        if (refusal := self._refusal(request)) is not None:
+            return refusal
         return web.Response(body=self._metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
 

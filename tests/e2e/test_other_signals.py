@@ -163,9 +163,9 @@ async def test_without_the_setting_the_refusal_says_how(tmp_path: Path) -> None:
         async with grpc.aio.insecure_channel(running.address("otlp_grpc")) as channel:
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await LogsServiceStub(channel).Export(ExportLogsServiceRequest())
-        async with aiohttp.ClientSession() as session:
-            async with session.post(f"http://{running.address('otlp_http')}/v1/logs", json={}) as answer:
-                text = await answer.text()
+        where = f"http://{running.address('otlp_http')}/v1/logs"
+        async with aiohttp.ClientSession() as session, session.post(where, json={}) as answer:
+            text = await answer.text()
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert "forward_other_signals" in str(refused.value.details())
     assert answer.status == 404

@@ -194,6 +194,7 @@ async function traces(parameters) {
       milliseconds(t.duration_ns / 1e6), number(t.spans), t.services.join(", "), t.error ? "failed" : "", clock(t.start_ns / 1e6),
     ]);
     found.className = "found";
+    view.live = !answer.kept; // the first ones show up by themselves
     found.replaceChildren(
       rows.length
         ? table(["trace", "duration", "spans", "services", "", "began"], rows)

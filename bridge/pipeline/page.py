@@ -1,0 +1,67 @@
+"""What the page of [web] shows, put together from the parts that know it."""
+
+import time
+from collections.abc import Callable, Mapping
+
+import anyio
+
+from bridge import __version__
+from bridge.component import SpanStore
+from bridge.config import Settings
+from bridge.pipeline.recent import RecentReader
+from bridge.telemetry.metrics import Metrics
+from bridge.web.api import Api, Guard
+from bridge.web.history import History, total
+from bridge.web.overview import About, Overview
+from bridge.web.traces import RecentTraces
+
+
+class Page:
+    """Traces that left a short while ago, the last hour's counters, and the state in words; `run` keeps all current."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: SpanStore,
+        metrics: Metrics,
+        *,
+        not_ready: Callable[[], str],
+        last_errors: Callable[[], Mapping[str, str]],
+    ) -> None:
+        self.addresses: Mapping[str, str] = {}
+        """Of listeners by name, once they listen."""
+        about = About(
+            version=__version__,
+            started_s=time.time(),
+            window_s=settings.window_ns / 1e9,
+            sampling_rate=settings.ebpftrace.sampling_rate,
+            workers=settings.workers,
+            listeners=lambda: self.addresses,
+            trace_url=settings.web.trace_url or "",
+        )
+        self._samples = metrics.samples
+        self._history = History(metrics.samples, time.time)
+        self._overview = Overview(about, self._history, metrics.samples, not_ready=not_ready, last_errors=last_errors)
+        self._traces = RecentTraces(settings.web.keep_traces)
+        self._reader = RecentReader(store, self._traces, self._left_spans) if settings.web.keep_traces else None
+
+    def api(self, guard: Guard) -> Api:
+        """The page and its data, for those whom the guard lets in."""
+        return Api(self._overview, self._traces, share=lambda: self._reader.share if self._reader else 0.0, guard=guard)
+
+    def notify(self) -> None:
+        """Say that a tick was committed."""
+        if self._reader:
+            self._reader.notify()
+
+    async def run(self) -> None:
+        """Keep what is shown current until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._history.run)
+            if self._reader:
+                tasks.start_soon(self._reader.run)
+
+    def _left_spans(self) -> float:
+        samples = self._samples()
+        name = "linker_left_spans_total"
+        return total(samples, name, outcome="export") + total(samples, name, outcome="pass")
