@@ -13,7 +13,7 @@ from bridge.component import BatchStore
 from bridge.errors import StoreUnavailable
 from bridge.spans import SpanBatch
 from bridge.store.cache import PayloadCache, block_bytes
-from bridge.store.database import Database, driver_of, space_in
+from bridge.store.database import Database, driver_of, space_in, with_log
 from bridge.store.ledger import Ledger
 from bridge.store.operations import Append, Operation, Probe
 from bridge.store.room import Room
@@ -148,7 +148,7 @@ class CommittingStore(BatchStore):
             operation.execute(connection)
             space = space_in(driver_of(connection), self.space.own.page_bytes)
         self._instruments.commit_duration.record(time.perf_counter() - started)
-        return space
+        return with_log(space, self._database.log_path)
 
     def _tell_change(self, before: str) -> None:
         """Log once that commits fail, and once that they work again."""

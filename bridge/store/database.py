@@ -4,6 +4,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -228,6 +229,14 @@ class Database:
 
     def _unavailable(self, exc: DBAPIError) -> StoreUnavailable:
         return StoreUnavailable(f"{self.path}: {exc.orig}")
+
+
+def with_log(space: FileSpace, log_path: Path) -> FileSpace:
+    """The space with the present size of the log."""
+    try:
+        return replace(space, log_bytes=log_path.stat().st_size)
+    except OSError:
+        return space
 
 
 def driver_of(connection: Connection) -> sqlite3.Connection:

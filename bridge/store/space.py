@@ -63,6 +63,8 @@ class FileSpace:
     pages: int
     free_pages: int
     """Of these; they are used again before the file grows."""
+    log_bytes: int = 0
+    """What its log takes, as far as it was looked at: more than it may keep while somebody reads what it holds."""
 
     @property
     def used_bytes(self) -> int:
@@ -137,7 +139,9 @@ class Space:
         """Raise Throttled while there is no room for another batch, besides the bytes that wait for their commit."""
         waiting_bytes *= 1 + self._others
         grows = waiting_bytes >= self.own.free_bytes
-        size_bytes = self.used_bytes + (self.own.free_bytes + self._elsewhere_free_bytes if grows else 0)
+        # a log that cannot be copied over yet grows with every batch
+        log_bytes = max(0, self.own.log_bytes - self.limits.log_bytes)
+        size_bytes = self.used_bytes + log_bytes + (self.own.free_bytes + self._elsewhere_free_bytes if grows else 0)
         if self._at_quota or size_bytes + waiting_bytes >= self._close_bytes:
             self._refused("quota")
             raise Throttled(

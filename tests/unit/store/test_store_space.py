@@ -1,5 +1,7 @@
 """When the store takes batches, and when it does not. Numbers alone: nothing is measured here."""
 
+from dataclasses import replace
+
 import pytest
 
 from bridge.errors import Throttled
@@ -127,3 +129,17 @@ def test_free_pages_are_given_back_beyond_a_share(used_mib: float, free_mib: flo
 def test_nothing_is_given_back_of_a_file_that_was_not_measured() -> None:
     """Before the first look all is 0."""
     assert surplus(Space(LIMITS, files=1).own, 0) == 0
+
+
+def test_a_log_that_outgrows_its_share_counts() -> None:
+    """A reader keeps it from being copied over: batches wait until it has let go, and no step has to be freed first."""
+    limits = Limits(64 * MIB)
+    space = Space(limits, files=1)
+    room = space.close_bytes / MIB
+    space.measured(replace(file(room - 3), log_bytes=limits.log_bytes + MIB))
+    space.admit(MIB)
+    space.measured(replace(file(room - 3), log_bytes=limits.log_bytes + 3 * MIB))
+    with pytest.raises(Throttled):
+        space.admit(MIB)
+    space.measured(file(room - 3))
+    space.admit(MIB)
