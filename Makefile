@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install test lint demo run bench accuracy torture fuzz lock interop
+.PHONY: install test lint demo run bench accuracy torture fuzz lock interop dist
 
 # Again when dependencies or compiled kernels change; without a C compiler their plain twins serve.
 $(INSTALLED): pyproject.toml $(shell find bridge -name '*.pyx' -o -name '*.pxd')
@@ -57,5 +57,12 @@ lock: install
 
 # Real peers: builds those that the tools here allow (PEERS= some of them), then runs the tests, which say what they skip.
 interop: install
+	$(BIN)/python -m pip install --quiet --group interop
 	$(BIN)/python -m tests.interop.peers $(PEERS)
 	$(BIN)/python -m pytest tests/interop $(ARGS)
+
+# The sdist and a manylinux wheel, in dist/, each installed and run away from this folder; ARGS=--quick keeps neither and
+# compiles without optimisation.
+dist: install
+	$(BIN)/python -m pip install --quiet --group dist
+	$(BIN)/python -m tests.release $(ARGS)

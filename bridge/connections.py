@@ -9,6 +9,7 @@ out the others. Decided against: smaller shares, which would cut off senders tha
 """
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections import Counter
@@ -20,12 +21,17 @@ from typing import Any, Final
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
+from bridge.http2 import PREFACE, GrpcRefusal
+
+logger = logging.getLogger(__name__)
+
 MAX_CONNECTIONS: Final = "max_connections"
 MAX_CONNECTIONS_PER_PEER: Final = "max_connections_per_peer"
 HEADER_TIMEOUT: Final = "header_timeout"
 NOT_READ: Final = "not_read"
 HEAD_TOO_LARGE: Final = "head_too_large"
 MALFORMED: Final = "malformed"
+HTTP2: Final = "http2"
 TLS_HANDSHAKE: Final = "tls_handshake"
 REASONS: Final = (
     MAX_CONNECTIONS,
@@ -34,15 +40,23 @@ REASONS: Final = (
     NOT_READ,
     HEAD_TOO_LARGE,
     MALFORMED,
+    HTTP2,
     TLS_HANDSHAKE,
 )
-"""Why a connection is closed: there were too many, its head (or handshake) did not come in time or was none, or what
-was written to it was not read."""
+"""Why a connection is closed: there were too many, its head (or handshake) did not come in time or was none, it speaks
+HTTP/2, as gRPC does, or what was written to it was not read."""
 
 _ANSWERS: Final = {
     HEAD_TOO_LARGE: "a line or a field of the request's head is too long",
     MALFORMED: "the request is no HTTP/1.1 that can be read; this port speaks nothing else",
 }
+
+NO_GRPC: Final = (
+    "this port of the bridge takes HTTP/1.1 and no gRPC: send OTLP/gRPC to its port for gRPC (4317 unless told "
+    "otherwise), or set the sender to OTLP over HTTP (http/protobuf)"
+)
+_SAID_AGAIN_S = 60.0
+"""How often the log says of a listener that gRPC is sent to it."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -79,6 +93,7 @@ class Connections:
         self._handshakes: set[asyncio.Task[None]] = set()
         self.open = 0
         """How many there are."""
+        self._http2_said_s = -_SAID_AGAIN_S
 
     async def listen(
         self,
@@ -126,6 +141,14 @@ class Connections:
         self.open += 1
         self._by_peer[peer] += 1
         return ""
+
+    def speaks_http2(self, peer: str, address: tuple[str, int]) -> None:
+        """Count a client that speaks HTTP/2, and say so in the log once a minute."""
+        self.closed(HTTP2)
+        if (now_s := asyncio.get_running_loop().time()) - self._http2_said_s >= _SAID_AGAIN_S:
+            self._http2_said_s = now_s
+            fields = {"peer": peer, "port": address[1], "remedy": NO_GRPC}
+            logger.warning("a client sends gRPC to a port that takes HTTP", extra=fields)
 
     def leave(self, peer: str) -> None:
         """Count one out that was counted in."""
@@ -199,9 +222,11 @@ class Connection(web.RequestHandler):
         "_body",
         "_connections",
         "_counted",
+        "_first",
         "_handling",
         "_head_by",
         "_head_timer",
+        "_refusal",
         "_wire",
         "_write_timer",
         "made",
@@ -215,6 +240,8 @@ class Connection(web.RequestHandler):
         self.made = False
         """Whether it was let in, and is counted out when it is lost."""
         self._wire: Any = None
+        self._first = True
+        self._refusal: GrpcRefusal | None = None
         self._handling = False
         self._body: Any = None
         """Of the last request; what comes before its end belongs to no other."""
@@ -250,7 +277,15 @@ class Connection(web.RequestHandler):
         """Begin to count the time where it is the first piece of a head."""
         if self._head_by is None and not self._handling and data and (self._body is None or self._body.is_eof()):
             self._await_head()
-        super().data_received(data)
+        if self._first:
+            self._first = False
+            if data.startswith(PREFACE):
+                self._refuse_grpc()
+                data = data[len(PREFACE) :]
+        if self._refusal is not None:
+            self._wire.write(self._refusal.answer(data))
+        else:
+            super().data_received(data)
 
     def begin(self, request: web.BaseRequest) -> None:
         """The head is there, and its request is being handled."""
@@ -291,6 +326,13 @@ class Connection(web.RequestHandler):
             message = _ANSWERS[reason]
         return super().handle_error(request, status, exc, message)
 
+    def _refuse_grpc(self) -> None:
+        """Say so to one who speaks HTTP/2; he hangs up, or is cut off when a head would have had to be there."""
+        assert self._counted is not None  # noqa: S101 -- it was let in
+        self._connections.speaks_http2(self._counted, self._wire.get_extra_info("sockname"))
+        self._refusal = GrpcRefusal(NO_GRPC)
+        self._wire.write(self._refusal.greeting())
+
     def _await_head(self) -> None:
         loop = asyncio.get_running_loop()
         self._head_by = loop.time() + self._connections.limits.header_timeout_s
@@ -306,8 +348,9 @@ class Connection(web.RequestHandler):
         if loop.time() < self._head_by:
             self._head_timer = loop.call_at(self._head_by, self._look_for_head)
         else:
-            self._cut_off(HEADER_TIMEOUT)
+            self._cut_off(HEADER_TIMEOUT if self._refusal is None else "")
 
     def _cut_off(self, reason: str) -> None:
-        self._connections.closed(reason)
+        if reason:
+            self._connections.closed(reason)
         self._wire.abort()

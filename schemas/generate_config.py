@@ -13,7 +13,15 @@ from typing import Any
 
 from bridge.config.catalogue import EXPORTERS, Entry, default_of, dotted, entries, keys_of, table_of
 from bridge.config.datakit import DATAWAY, HTTP_LISTEN, OPTIONS
-from bridge.config.environment import INPUT, INPUT_KEYS, OTEL, OTEL_TRACES, OTEL_VARIABLES
+from bridge.config.environment import (
+    INPUT,
+    INPUT_KEYS,
+    OTEL,
+    OTEL_TRACES,
+    OTEL_VARIABLES,
+    RESOURCE_ATTRIBUTES,
+    SERVICE_NAME,
+)
 from bridge.config.host_tags import CLUSTER, CLUSTER_TAG, HOST_TAGS
 from bridge.config.settings import Settings
 from bridge.config.table import Table
@@ -88,6 +96,11 @@ make one named `otlp`, provided that an endpoint is set. `{OTEL_TRACES}*` comes 
 Without `PROTOCOL` the exporter that the variables make is `otlp_grpc`, or `otlp_http` if the endpoint has a path or the
 port 4318. For `otlp_http`, `{OTEL}ENDPOINT` gets v1/traces appended, and
 `{OTEL_TRACES}ENDPOINT` is used as it is.
+
+Nothing in the environment makes the bridge send its own telemetry: that is `telemetry.otlp.endpoint`'s alone. Where
+that is set, `{SERVICE_NAME}` and `{RESOURCE_ATTRIBUTES}` (`KEY=VALUE,KEY=VALUE`, values percent-encoded) fill what
+`telemetry.otlp.resource` leaves out. `OTEL_SDK_DISABLED` and the like, which are meant for instrumented programs,
+mean nothing here.
 """
 DATAKIT_VALUES = {
     "timeout": "duration",

@@ -9,6 +9,7 @@ from typing import NoReturn
 import anyio
 import click
 
+from bridge import __version__
 from bridge.config import load
 from bridge.errors import ConfigError, StoreDamaged
 from bridge.telemetry.log_writer import flushed
@@ -53,6 +54,7 @@ def run_command(paths: tuple[Path, ...]) -> None:
     loaded = load(paths, os.environ)
     settings = loaded.settings
     configure_logging(settings.telemetry.log_level, settings.telemetry.log_format)
+    logger.info("starting", extra={"version": __version__, "config": [str(path) for path in paths], "pid": os.getpid()})
     for warning in loaded.warnings:
         logger.warning("odd setting", extra={"warning": warning})
     for warning in loaded.exposed:

@@ -25,6 +25,7 @@ from bridge.config.profiles import load_profiles
 from bridge.config.receivers import DatakitReceiverSettings, OtlpGrpcReceiverSettings, OtlpHttpReceiverSettings
 from bridge.config.security import ListenerSettings
 from bridge.config.settings import Settings, WebSettings
+from bridge.config.telemetry import TelemetryOtlpSettings
 from bridge.config.tls_checks import client_tls, server_tls
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "OtlpHttpReceiverSettings",
     "RetrySettings",
     "Settings",
+    "TelemetryOtlpSettings",
     "TlsSettings",
     "WebSettings",
     "client_tls",

@@ -61,11 +61,11 @@ def missing_exporters(raw: Mapping[str, Any]) -> Iterator[Problem]:
 
 def check(settings: Settings, variables: Mapping[Path, str]) -> Iterator[Problem]:
     """What is wrong with settings whose values are right one by one; `variables` as in `problems.problems_of`."""
-    listeners = list(_listeners(settings))
+    listening = list(listeners(settings))
     yield from _names(settings)
     yield from _receivers(settings)
-    yield from _clashes(listeners)
-    yield from _own_endpoints(settings, variables, listeners)
+    yield from _clashes(listening)
+    yield from _own_endpoints(settings, variables, listening)
     yield from _ages(settings, variables)
     yield from check_tls(settings, variables)
     yield from _files(settings)
@@ -74,6 +74,7 @@ def check(settings: Settings, variables: Mapping[Path, str]) -> Iterator[Problem
     yield from _profiles(settings)
     yield from check_attributes(settings, variables)
     yield from _forwarding(settings)
+    yield from _own_traces(settings)
 
 
 def _names(settings: Settings) -> Iterator[Problem]:
@@ -85,7 +86,8 @@ def _names(settings: Settings) -> Iterator[Problem]:
             )
 
 
-def _listeners(settings: Settings) -> Iterator[Listener]:
+def listeners(settings: Settings) -> Iterator[Listener]:
+    """Everything that listens at a port of its own choice."""
     tables = (
         (("receivers", "otlp_grpc"), settings.receivers.otlp_grpc),
         (("receivers", "otlp_http"), settings.receivers.otlp_http),
@@ -114,30 +116,33 @@ def _clashes(listeners: list[Listener]) -> Iterator[Problem]:
 
 
 def _own_endpoints(settings: Settings, variables: Mapping[Path, str], listeners: list[Listener]) -> Iterator[Problem]:
-    for path, url in _targets(settings):
-        host, port = _host_port(url)
+    for path, url in targets(settings):
+        host, port = host_and_port(url)
         for listener in listeners:
             if port == listener.port and _reaches(host, listener.host):
                 yield Problem(
                     named(path, variables),
-                    f' = "{masked_url(url)}": this is the bridge itself, which listens there ({listener}); its '
-                    "traces would come back to it. Give the backend or the listener another port",
+                    f' = "{masked_url(url)}": this is the bridge itself, which listens there ({listener}); what it '
+                    "sends would come back to it. Give the backend or the listener another port",
                     (path, (*listener.path, "port"), (*listener.path, "host")),
                 )
 
 
-def _targets(settings: Settings) -> Iterator[tuple[Path, str]]:
+def targets(settings: Settings) -> Iterator[tuple[Path, str]]:
     """Where the bridge sends to."""
     for name, exporter in settings.exporters.items():
         if isinstance(exporter, DatawayExporterSettings):
             yield ("exporters", name, "url"), exporter.address
         elif isinstance(exporter, NETWORK_EXPORTERS):
             yield ("exporters", name, "endpoint" if exporter.endpoint else "traces_endpoint"), exporter.url
+    if settings.telemetry.otlp.endpoint is not None:
+        yield ("telemetry", "otlp", "endpoint"), settings.telemetry.otlp.url
     if (forward_to := settings.receivers.datakit.forward_to) is not None:
         yield ("receivers", "datakit", "forward_to"), forward_to.get_secret_value()
 
 
-def _host_port(url: str) -> tuple[str, int]:
+def host_and_port(url: str) -> tuple[str, int]:
+    """What a URL, or a host and port alone, names; the port is that of its scheme where it names none."""
     parts = urlsplit(url if "://" in url else f"//{url}")
     return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
@@ -185,6 +190,16 @@ def _forwarding(settings: Settings) -> Iterator[Problem]:
             "receivers.forward_other_signals",
             ' = true: there is no exporter of type "otlp_grpc" or "otlp_http" to forward to; add one',
             (("receivers", "forward_other_signals"),),
+        )
+
+
+def _own_traces(settings: Settings) -> Iterator[Problem]:
+    rate = settings.telemetry.traces.sampling_rate
+    if rate and settings.telemetry.otlp.endpoint is None:
+        yield Problem(
+            "telemetry.traces.sampling_rate",
+            f" = {rate}: there is no telemetry.otlp.endpoint to send the bridge's own traces to; set one",
+            (("telemetry", "traces", "sampling_rate"), ("telemetry", "otlp", "endpoint")),
         )
 
 

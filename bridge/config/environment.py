@@ -14,6 +14,7 @@ INPUT = "ENV_INPUT_EBPFTRACE_"
 INPUT_KEYS = ("db_path", "use_app_trace_id", "window", "sampling_rate", "sqlite_path")
 OTEL = "OTEL_EXPORTER_OTLP_"
 OTEL_TRACES = "OTEL_EXPORTER_OTLP_TRACES_"
+SERVICE_NAME, RESOURCE_ATTRIBUTES = "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"
 OTEL_VARIABLES: Mapping[str, str] = {
     "type": "PROTOCOL",
     "endpoint": "ENDPOINT",
@@ -61,6 +62,7 @@ class Environment:
         self.problems += datakit.problems
         self.warnings += datakit.warnings
         self._exporters()
+        self._resource()
 
     # -- DataKit
 
@@ -113,6 +115,28 @@ class Environment:
                 self._type(name, table)
                 if table.get("type") in ("otlp_grpc", "otlp_http"):
                     self._fill(name, table)
+
+    def _resource(self) -> None:
+        """What the bridge is called in its own telemetry, where that is sent: these variables only name things."""
+        telemetry = self._raw.get("telemetry")
+        otlp = telemetry.get("otlp") if isinstance(telemetry, dict) else None
+        resource = otlp.setdefault("resource", {}) if isinstance(otlp, dict) and "endpoint" in otlp else None
+        if not isinstance(resource, dict):
+            return
+        path = ("telemetry", "otlp", "resource")
+        if name := self._environ.get(SERVICE_NAME, "").strip():
+            self._name(resource, path, {"service.name": name}, SERVICE_NAME)
+        if text := self._environ.get(RESOURCE_ATTRIBUTES, "").strip():
+            try:
+                self._name(resource, path, _pairs(text), RESOURCE_ATTRIBUTES)
+            except ValueError as exc:
+                self.problems.append(Problem(f"{RESOURCE_ATTRIBUTES} ({dotted(path)})", str(exc)))
+
+    def _name(self, resource: dict[str, Any], path: Path, found: Mapping[str, str], variable: str) -> None:
+        for key, value in found.items():
+            if key not in resource:
+                resource[key] = value
+                self.variables[(*path, key)] = variable
 
     def _otel(self, key: str) -> tuple[str, str] | None:
         """Name and value of the variable that counts: the one for traces first; empty ones are unset."""
@@ -183,15 +207,7 @@ class Environment:
             self.variables[(*path, key)] = found[0]
 
     def _headers(self, _: str, text: str) -> dict[str, str]:
-        headers = {}
-        for pair in filter(None, (p.strip() for p in text.split(","))):
-            key, equals, value = pair.partition("=")
-            if not equals or not key.strip():
-                raise ValueError(
-                    ': allowed: KEY=VALUE,KEY=VALUE with values percent-encoded ("Bearer x" is Bearer%20x)'
-                )
-            headers[unquote(key.strip())] = unquote(value.strip())
-        return headers
+        return _pairs(text)
 
     def _timeout(self, variable: str, text: str) -> str:
         if not (text.isascii() and text.isdecimal() and int(text)):
@@ -207,6 +223,16 @@ class Environment:
         if text.lower() not in ("true", "false"):
             raise ValueError(f" = {shown(text)}: allowed: true or false")
         return text.lower() == "true"
+
+
+def _pairs(text: str) -> dict[str, str]:
+    pairs = {}
+    for pair in filter(None, (p.strip() for p in text.split(","))):
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip():
+            raise ValueError(': allowed: KEY=VALUE,KEY=VALUE with values percent-encoded ("Bearer x" is Bearer%20x)')
+        pairs[unquote(key.strip())] = unquote(value.strip())
+    return pairs
 
 
 def _likely_type(endpoint: str) -> str:

@@ -25,7 +25,8 @@ from bridge.config.table import Table
 TYPES = ("otlp_grpc", "otlp_http", "dataway", "file", "console")
 
 
-def _grpc_endpoint(value: SecretUrl) -> SecretUrl:
+def grpc_endpoint(value: SecretUrl) -> SecretUrl:
+    """The value. Raises ValueError for what is no address of gRPC."""
     text = value.get_secret_value()
     url = urlsplit(text if "://" in text else f"https://{text}")
     if url.scheme not in ("http", "https"):
@@ -41,7 +42,7 @@ def _grpc_endpoint(value: SecretUrl) -> SecretUrl:
 
 GrpcEndpoint: TypeAlias = Annotated[
     SecretUrl,
-    AfterValidator(_grpc_endpoint),
+    AfterValidator(grpc_endpoint),
     WithJsonSchema(URL_SCHEMA),
     Allowed("http://HOST:PORT, https://HOST:PORT (TLS), or HOST:PORT alone (TLS unless tls.insecure)"),
 ]

@@ -77,7 +77,8 @@ def port_of(url: SplitResult) -> int | None:
     return port
 
 
-def _http_url(value: SecretUrl) -> SecretUrl:
+def http_url(value: SecretUrl) -> SecretUrl:
+    """The value. Raises ValueError for what is no address of HTTP."""
     text = value.get_secret_value()
     if "://" not in text:
         raise ValueError("the scheme is missing")
@@ -245,7 +246,7 @@ def _tag_names(tags: Mapping[str, str]) -> Mapping[str, str]:
 
 HttpUrl: TypeAlias = Annotated[
     SecretUrl,
-    AfterValidator(_http_url),
+    AfterValidator(http_url),
     WithJsonSchema(URL_SCHEMA),
 ]
 Tags: TypeAlias = Annotated[

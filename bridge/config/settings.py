@@ -28,6 +28,7 @@ from bridge.config.fields import (
 from bridge.config.receivers import ReceiversSettings
 from bridge.config.security import HttpTlsSettings, ListenerSettings
 from bridge.config.table import Table
+from bridge.config.telemetry import TelemetrySettings
 
 S = 10**9
 LATE_WINDOWS = 3
@@ -176,22 +177,6 @@ class StoreSettings(Table):
     )
 
 
-class TelemetrySettings(Table):
-    """What the bridge says about itself. Logs go to standard error, metrics to /metrics of [web]."""
-
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Least level that is logged."
-    )
-    log_format: Literal["console", "json"] = Field(
-        default="console", description="One line an event, for people or programs."
-    )
-    certificate_warning_s: SecondsOrZero = Field(
-        default=14 * 86400.0,
-        alias="certificate_warning",
-        description="How long before one of the bridge's own certificates expires that is logged, daily; 0s: never.",
-    )
-
-
 class WebSettings(ListenerSettings):
     """The bridge's page, its data (/api), health (/healthz, /readyz) and metrics (/metrics)."""
 
@@ -203,8 +188,8 @@ class WebSettings(ListenerSettings):
     )
     keep_traces: CountOrZero = Field(
         default=1000,
-        description="Traces kept in memory for the page, 64 MiB of them at most; 0: none. Under load not every trace "
-        "is kept: reading them may take a hundredth of a core.",
+        description="Traces kept in memory for the page, in 64 MiB at most and in 4 % of memory_limit; 0: none. Under "
+        "load not every trace is kept: reading them may take a hundredth of a core.",
     )
     trace_url: TraceUrl | None = Field(
         default=None,

@@ -3,20 +3,28 @@
 import ipaddress
 import os
 from collections.abc import Iterator, Mapping
+from typing import TypeAlias
 
 from bridge.config.catalogue import dotted
 from bridge.config.exporters import (
     NETWORK_EXPORTERS,
     ClientTlsSettings,
+    DatawayExporterSettings,
     DatawayTlsSettings,
     OtlpGrpcExporterSettings,
+    OtlpHttpExporterSettings,
     TlsSettings,
 )
 from bridge.config.problems import Path, Problem, named
 from bridge.config.security import ListenerSettings
 from bridge.config.settings import Settings
+from bridge.config.telemetry import TelemetryOtlpSettings
 from bridge.errors import ConfigError
 from bridge.security import ClientTls, ServerTls, read_tokens
+
+NetworkClient: TypeAlias = (
+    OtlpGrpcExporterSettings | OtlpHttpExporterSettings | DatawayExporterSettings | TelemetryOtlpSettings
+)
 
 
 def check_tls(settings: Settings, variables: Mapping[Path, str]) -> Iterator[Problem]:
@@ -93,13 +101,20 @@ def _is_local(host: str) -> bool:
         return False
 
 
-def _of_exporters(settings: Settings, variables: Mapping[Path, str]) -> Iterator[Problem]:
+def _clients(settings: Settings) -> Iterator[tuple[Path, NetworkClient, bool]]:
+    """What sends over the network, and whether over gRPC."""
     for name, exporter in settings.exporters.items():
-        if not isinstance(exporter, NETWORK_EXPORTERS):
-            continue
-        path = ("exporters", name, "tls")
-        about = (path, ("exporters", name, "endpoint"))
-        grpc = isinstance(exporter, OtlpGrpcExporterSettings)
+        if isinstance(exporter, NETWORK_EXPORTERS):
+            yield ("exporters", name), exporter, isinstance(exporter, OtlpGrpcExporterSettings)
+    otlp = settings.telemetry.otlp
+    if otlp.endpoint is not None:
+        yield ("telemetry", "otlp"), otlp, otlp.protocol == "grpc"
+
+
+def _of_exporters(settings: Settings, variables: Mapping[Path, str]) -> Iterator[Problem]:
+    for table, exporter, grpc in _clients(settings):
+        path = (*table, "tls")
+        about = (path, (*table, "endpoint"))
         if isinstance(exporter.tls, TlsSettings) and exporter.tls.insecure and (exporter.uses_tls or not grpc):
             yield Problem(
                 dotted((*path, "insecure")),

@@ -15,9 +15,12 @@ HEADER_TEXT = re.compile(r"[^\x00-\x1f\x7f-\x9f]*")
 
 
 def watched(exporter: str, tls: ClientTls | None, watch: FileWatch | None) -> Reloaded[Identity]:
-    """What an exporter's TLS files hold, read when the exporter starts and, with a watch, again when they change."""
+    """What an exporter's TLS files hold, read when the exporter starts and, with a watch, again when they change.
+
+    exporter: its name in [exporters.NAME], which has no dot in it, or the path of another table of the settings.
+    """
     tls = tls or ClientTls()
-    made = Reloaded(f"exporters.{exporter}", "certificates", tls.files, tls.load)
+    made = Reloaded(exporter if "." in exporter else f"exporters.{exporter}", "certificates", tls.files, tls.load)
     return watch.add(made) if watch else made
 
 

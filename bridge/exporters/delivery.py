@@ -30,6 +30,7 @@ from bridge.exporters.repeats import Repeats
 from bridge.exporters.retry import RetryPolicy
 from bridge.spans import LinkedSpans
 from bridge.telemetry import Instruments
+from bridge.telemetry.own_traces import CLIENT, UNTRACED, Trace
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +81,8 @@ class Delivery:
         # longer than it takes to notice that the backend is back: what was sent when it was already counts as new then
         self._outbox = Outbox(store, fresh_s=self._retry.max_s + 1.0 if fresh_s is None else fresh_s)
         self._tick: _Tick | None = None
+        self._trace = UNTRACED
+        """Of the body that was encoded last."""
         self._parked = Parked()
         self._parked_in_a_row = 0
         self._news = anyio.Event()
@@ -185,7 +188,7 @@ class Delivery:
                 await self._slots.acquire()
                 place, body = await self._next()
                 attempt = await self._circuit.permit()
-                tasks.start_soon(self._send, place, body, attempt)
+                tasks.start_soon(self._send, place, body, attempt, self._trace)
 
     # --- what is delivered next --------------------------------------------------------------------------------------
 
@@ -221,7 +224,7 @@ class Delivery:
             if linked is not None:
                 bodies = islice(self.exporter.encode(linked), place.index, None)
                 try:
-                    body = await to_thread.run_sync(next, bodies, None)
+                    body = await self._encoded(place.tick, bodies)
                 except PermanentError as exc:
                     self._lose(exc, place.spans)
                 else:
@@ -242,7 +245,7 @@ class Delivery:
                 self._settle(tick.number)
                 continue
             try:
-                body = await to_thread.run_sync(next, tick.bodies, None)
+                body = await self._encoded(tick.number, tick.bodies)
             except PermanentError as exc:
                 self._lose(exc, tick.left)
                 body = None
@@ -254,6 +257,12 @@ class Delivery:
                 return place, body
             self._tick = None
             self._settle(tick.number)
+
+    async def _encoded(self, tick: int, bodies: Iterator[Body]) -> Body | None:
+        trace = self._trace = self._instruments.tracer.follow(tick, "delivery", CLIENT, **self._labels)
+        body = await to_thread.run_sync(next, bodies, None)
+        trace.mark("encode")
+        return body
 
     async def _open_tick(self) -> _Tick | None:
         while (number := await self._stored(self._outbox.next)) is not None:
@@ -275,10 +284,15 @@ class Delivery:
 
     # --- delivering it -----------------------------------------------------------------------------------------------
 
-    async def _send(self, place: Place, body: Body, attempt: Attempt) -> None:
+    async def _send(self, place: Place, body: Body, attempt: Attempt, trace: Trace) -> None:
         """Try once; what is not taken is parked."""
+        trace.mark("wait")
         try:
-            later = await self._deliver(place, body, attempt)
+            with trace:
+                later = await self._deliver(place, body, attempt)
+                trace.mark("deliver")
+                trace.note(spans=body.spans)
+                trace.end("" if later is None else "not taken")
         finally:
             self._slots.release()
         if later is None:

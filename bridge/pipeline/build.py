@@ -1,6 +1,6 @@
 """Makes the parts from settings. Nothing here opens a socket or a file."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from pydantic import SecretStr
@@ -105,11 +105,13 @@ def build_receivers(
     memory: Memory = UNBOUNDED,
     watch: FileWatch | None = None,
     forwarder: SignalForwarder | None = None,
+    unavailable: Callable[[], str] = lambda: "",
 ) -> list[GrpcReceiver | HttpReceiver | DatakitReceiver]:
     """The receivers that are enabled; they hand what they read, as attribute rules leave it, to the consumer.
 
     share_ports: other processes listen on the same ones; memory: what all of them together may take; watch: has
-    certificates and tokens read again when they change; forwarder: takes other signals, and is running.
+    certificates and tokens read again when they change; forwarder: takes other signals, and is running;
+    unavailable: why spans cannot be committed, "" when they can.
     """
     grpc, http, datakit = settings.receivers.otlp_grpc, settings.receivers.otlp_http, settings.receivers.datakit
     drain_s = drain_time_s(settings)
@@ -132,6 +134,7 @@ def build_receivers(
                 memory=memory,
                 drain_s=drain_s,
                 share_port=share_ports,
+                unavailable=unavailable,
             )
         )
     if http.enabled:

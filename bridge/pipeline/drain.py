@@ -96,13 +96,19 @@ class Drain:
         now = min(self._clock.now_ns(), self.closed_ns)
         await self._ingest.collect()
         arrivals = deque(self._ingest.take())
-        with anyio.CancelScope(shield=True):
-            departed = await anyio.to_thread.run_sync(self._link, arrivals, now, force)
-        self._ingest.waiting_in_linker = self._assembler.waiting
-        if len(departed.departure):
-            await self._commit(departed, now)
-            count_departed(self._instruments, departed)
-            self._committed()
+        with self._instruments.tracer.begin("tick") as trace:
+            with anyio.CancelScope(shield=True):
+                departed = await anyio.to_thread.run_sync(self._link, arrivals, now, force)
+            trace.mark("link")
+            self._ingest.waiting_in_linker = self._assembler.waiting
+            if len(departed.departure):
+                await self._commit(departed, now)
+                trace.mark("commit")
+                trace.name_tick(self.last_tick)
+                count_departed(self._instruments, departed)
+                self._committed()
+            else:
+                trace.discard()
         self._instruments.tick_duration.record(time.perf_counter() - started)
         if now - self._forgot_ns >= FORGET_EVERY_NS:
             self._forgot_ns = now

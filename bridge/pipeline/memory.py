@@ -26,8 +26,8 @@ PROGRAM_BYTES, WORKER_BYTES = 160 * MIB, 125 * MIB
 """The bridge's process, and each ingest process, once they have done everything once; 110 and 105 before."""
 BODY_COPIES = 2
 """Of a body on its way to a backend: as it was encoded, and as it is sent."""
-BODIES_SHARE, ROWS_SHARE, TICKS_SHARE = 0.28, 0.45, 0.12
-"""What of the rest requests, rows and ticks may take. A seventh is left for what no estimate foresees."""
+BODIES_SHARE, ROWS_SHARE, TICKS_SHARE, PAGE_SHARE = 0.28, 0.45, 0.12, 0.04
+"""What of the rest requests, rows, ticks and the page's traces may take; a tenth is left for what nobody foresaw."""
 BODY_COST = 4
 """A request's memory at its peak, in its own size: received, put together, read into columns, packed."""
 SPAN_COST = 400
@@ -42,6 +42,8 @@ SHARED_TICKS = 4
 """Ticks that are kept for the other exporters, where there are several."""
 HELD_COST = 256 * 1024
 """Of an agent's request that is held before its body was read: what came in one piece with its head."""
+PAGE_BYTES = 64 * MIB
+"""The most that traces kept for the page may take, however much memory there is."""
 LEAST_BYTES = 48 * MIB
 """Less than this for all but the programs is no bridge."""
 
@@ -58,6 +60,8 @@ class MemoryBounds:
     tick_bytes: int
     """Rows that leave in one tick, with their payload."""
     held_requests: int
+    page_bytes: int
+    """Traces that are kept for the page."""
 
     @property
     def request_bytes(self) -> int:
@@ -105,6 +109,7 @@ def memory_bounds(settings: Settings) -> MemoryBounds:
         remembered_spans=rows,
         tick_bytes=int(TICKS_SHARE * free) // ticks,
         held_requests=int(BODIES_SHARE / 2 * free) // HELD_COST,
+        page_bytes=min(PAGE_BYTES, int(PAGE_SHARE * free)),
     )
 
 

@@ -7,10 +7,13 @@ import asyncio
 import pickle
 import socket
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from bridge.config import Settings
+from bridge.telemetry.levels import Level
+from bridge.telemetry.own_traces import OwnSpan
 from bridge.telemetry.relay import Counts
 
 _LENGTH = struct.Struct("<I")
@@ -55,6 +58,8 @@ class Load:
     """What all files of the store but this process's use."""
     other_files_free_bytes: int = 0
     """Free pages in them."""
+    unavailable: str = ""
+    """Why the bridge's process cannot commit, "" when it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,10 @@ class Report:
     """See `Arrivals`."""
     pushes_back: bool
     """Whether it refused a request for memory of late."""
+    levels: Mapping[str, Level]
+    """What its listeners hold, by name."""
+    spans: tuple[OwnSpan, ...]
+    """Of the bridge's own traces, where they are on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ import anyio
 from bridge import __version__
 from bridge.component import SpanStore
 from bridge.config import Settings
-from bridge.pipeline.recent import RecentReader
+from bridge.pipeline.clock import Clock
+from bridge.pipeline.recent import RecentReader, Timing
 from bridge.telemetry.metrics import Metrics
 from bridge.web.api import Api, Guard
 from bridge.web.history import History, total
@@ -27,7 +28,10 @@ class Page:
         *,
         not_ready: Callable[[], str],
         last_errors: Callable[[], Mapping[str, str]],
+        clock: Clock,
+        memory_bytes: int,
     ) -> None:
+        """memory_bytes: what kept traces may take."""
         self.addresses: Mapping[str, str] = {}
         """Of listeners by name, once they listen."""
         about = About(
@@ -42,17 +46,27 @@ class Page:
         self._samples = metrics.samples
         self._history = History(metrics.samples, time.time)
         self._overview = Overview(about, self._history, metrics.samples, not_ready=not_ready, last_errors=last_errors)
-        self._traces = RecentTraces(settings.web.keep_traces)
-        self._reader = RecentReader(store, self._traces, self._left_spans) if settings.web.keep_traces else None
+        self._traces = RecentTraces(settings.web.keep_traces, memory_bytes)
+        self._reader: RecentReader | None = None
+        if settings.web.keep_traces:
+            self._reader = RecentReader(store, self._traces, self._left_spans, Timing(bridge_ns=clock.now_ns))
 
     def api(self, guard: Guard) -> Api:
         """The page and its data, for those whom the guard lets in."""
-        return Api(self._overview, self._traces, share=lambda: self._reader.share if self._reader else 0.0, guard=guard)
+        share_since = self._reader.share_since if self._reader else lambda _: 0.0
+        return Api(self._overview, self._traces, share_since=share_since, guard=guard)
 
     def notify(self) -> None:
         """Say that a tick was committed."""
         if self._reader:
             self._reader.notify()
+
+    def give_way(self, *, full: bool) -> None:
+        """Let kept traces go, and keep no more of them, while memory is full."""
+        if self._reader:
+            self._reader.paused = full
+        if full:
+            self._traces.clear()
 
     async def run(self) -> None:
         """Keep what is shown current until cancelled."""

@@ -15,6 +15,7 @@ held up by the restart get their turn first. What was decided before the restart
 import asyncio
 import logging
 import signal
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -43,11 +44,13 @@ from bridge.pipeline.limits import web_limits
 from bridge.pipeline.memory import memory_bounds, within_memory
 from bridge.pipeline.memory_guard import FEWEST, MemoryGuard
 from bridge.pipeline.outboxes import RunningOutboxes
+from bridge.pipeline.own_telemetry import OwnTelemetry
 from bridge.pipeline.page import Page
-from bridge.pipeline.process import LoopErrors, leaves
+from bridge.pipeline.process import LoopErrors, cpu_seconds, leaves
 from bridge.pipeline.workers import Workers
 from bridge.receivers.addresses import listening_hosts
 from bridge.telemetry import Instruments
+from bridge.telemetry.levels import Level
 from bridge.telemetry.logs import count_dropped_events
 from bridge.telemetry.metrics import Metrics, running_metrics
 from bridge.web import ControlServer, WebServer
@@ -66,7 +69,7 @@ async def serve(settings: Settings) -> None:
     """
     asyncio.get_running_loop().set_exception_handler(LoopErrors())
     try:
-        with running_metrics(__version__) as metrics:
+        with running_metrics(__version__, for_push=settings.telemetry.otlp.endpoint is not None) as metrics:
             bridge, stop = Bridge(settings, metrics), anyio.Event()
             async with anyio.create_task_group() as tasks:
                 await tasks.start(_stop_on_signal, stop, bridge, tasks.cancel_scope)
@@ -104,7 +107,7 @@ class Bridge:
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
-        self._instruments = Instruments(metrics.meter)
+        self._instruments = Instruments(metrics.meter, settings.telemetry.traces.sampling_rate)
         self._instruments.dropped_log_events.add(0)
         count_dropped_events(self._instruments.dropped_log_events.add)
         use_profiles(load_profiles(settings.receivers.profiles))
@@ -121,6 +124,7 @@ class Bridge:
         watch = self._watch = build_watch(settings, self._instruments.credential_reloads.add)
         others = self._watch_of_workers = build_watch(settings)
         self._deliveries = build_deliveries(settings, self._store, self._instruments, watch)
+        self._own_telemetry = OwnTelemetry(settings, metrics, self._instruments, watch)
         outboxes = self._outboxes = RunningOutboxes(self._store, self._deliveries, clock.now_ns)
         self._control = ControlServer(settings.ebpftrace.db_path, outboxes)
         self._ingest = Ingest(self._store, clock, room=guard)
@@ -141,7 +145,17 @@ class Bridge:
             committed=self._notify,
             tick_bytes=bounds.tick_bytes,
         )
-        self._page = Page(settings, self._store, metrics, not_ready=self._not_ready, last_errors=self._last_errors)
+        self._page: Page | None = None
+        if settings.web.enabled:
+            self._page = Page(
+                settings,
+                self._store,
+                metrics,
+                not_ready=self._not_ready,
+                last_errors=self._last_errors,
+                clock=clock,
+                memory_bytes=bounds.page_bytes,
+            )
         self._web = WebServer(
             hosts=listening_hosts(settings.web.host),
             port=settings.web.port,
@@ -150,10 +164,11 @@ class Bridge:
             security=listener_security("web", settings.web, watch if settings.web.enabled else None),
             limits=web_limits(settings.web),
             closed=self._instruments.closed_connections_of("web"),
-            page=self._page.api,
+            page=self._page.api if self._page else None,
         )
         if self._workers:
             watch_receivers(settings, others)
+            self._workers.bridge_unavailable = self._unavailable
         self._instruments.watch_certificate_expiries(lambda: others.expiries_s() | watch.expiries_s())
         self.receiving = False
         """Whether every receiver is open."""
@@ -167,6 +182,14 @@ class Bridge:
             parked=lambda: {d.exporter.name: d.parked for d in self._deliveries},
             last_success_s=lambda: {d.exporter.name: d.last_success_s for d in self._deliveries},
         )
+        workers, started_s = self._workers, time.monotonic()
+        self._instruments.watch_process(
+            cpu_s=lambda: cpu_seconds(workers.process_ids() if workers else ()),
+            uptime_s=lambda: time.monotonic() - started_s,
+            version=__version__,
+        )
+        self._instruments.levels.watch("web", lambda: Level(connections=self._web.open_connections))
+        self._instruments.watch_listeners()
         self._instruments.watch_memory(lambda: guard.bytes, bounds.limit_bytes, lambda: guard.pushes_back)
 
     @asynccontextmanager
@@ -181,12 +204,13 @@ class Bridge:
             if not opened:
                 await stack.enter_async_context(self._web.running())
             recovered = await self._drain.recover()
-            async with self._delivering(), self._control.running():
+            async with self._delivering(), self._control.running(), self._own_telemetry.running():
                 async with self._ticking(), AsyncExitStack() as listening:
                     addresses = await self._listen(listening)
                     self._drain.leave_from_ns = self._clock.now_ns() + self._settings.window_ns
                     self.receiving = True
-                    self._page.addresses = addresses
+                    if self._page:
+                        self._page.addresses = addresses
                     logger.info("ready", extra={**addresses, **self._start_fields(), "recovered_spans": recovered})
                     try:
                         yield addresses
@@ -224,6 +248,7 @@ class Bridge:
             memory=self._guard,
             watch=self._watch,
             forwarder=forwarder,
+            unavailable=self._unavailable,
         ):
             await listening.enter_async_context(receiver.running())
             addresses[receiver.name] = receiver.address
@@ -258,7 +283,7 @@ class Bridge:
     async def _ticking(self) -> AsyncIterator[None]:
         async with anyio.create_task_group() as ticks:
             ticks.start_soon(self._drain.run)
-            if self._settings.web.enabled:
+            if self._page:
                 ticks.start_soon(self._page.run)
             ticks.start_soon(self._watch_memory)
             ticks.start_soon(self._watch_store)
@@ -278,6 +303,8 @@ class Bridge:
                 full = self._guard.full
                 now = max(self._assembler.remembered, int(FEWEST * most))
                 self._assembler.remember_at_most(min(now, most) if full else most)
+                if self._page:
+                    self._page.give_way(full=full)
             await anyio.sleep(WATCH_S)
 
     async def _finish(self, deadline: float) -> None:
@@ -290,14 +317,29 @@ class Bridge:
         logger.log(
             level,
             "stopped; what is not delivered leaves after the next start",
-            extra={"undelivered_ticks": self._undelivered(), "waiting_spans": self._arrivals.waiting},
+            extra={
+                "undelivered_ticks": self._undelivered(),
+                "waiting_spans": self._arrivals.waiting,
+                **self._counts(),
+            },
         )
+
+    def _counts(self) -> dict[str, int]:
+        """What was done since the start, in spans."""
+        counted = self._instruments
+        return {
+            "accepted_spans": int(counted.accepted_spans.total()),
+            "refused_spans": int(counted.refused_spans.total()),
+            "sent_spans": int(counted.sent_spans.total()),
+            "lost_spans": int(counted.failed_spans.total() + counted.lost_spans.total()),
+        }
 
     def _last_errors(self) -> dict[str, str]:
         return {d.exporter.name: d.last_error for d in self._deliveries}
 
     def _notify(self) -> None:
-        self._page.notify()
+        if self._page:
+            self._page.notify()
         for delivery in self._deliveries:
             delivery.notify(self._drain.last_tick)
 
@@ -312,8 +354,12 @@ class Bridge:
     def _undelivered(self) -> dict[str, int]:
         return {d.exporter.name: self._drain.last_tick - d.cursor for d in self._deliveries}
 
+    def _unavailable(self) -> str:
+        """Why nothing can be committed at present, "" when it can."""
+        return self._drain.stuck or self._store.unavailable
+
     def _not_ready(self) -> str:
-        if reason := self._drain.stuck or self._store.unavailable:
+        if reason := self._unavailable():
             return f"the store cannot commit: {reason}"
         if not self.receiving:
             return "receivers are not open"

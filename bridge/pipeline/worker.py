@@ -80,7 +80,7 @@ class Worker:
         settings = self._settings = start.settings
         use_profiles(load_profiles(settings.receivers.profiles))
         self._channel, self._workers = channel, start.workers
-        self._instruments = Instruments(RelayMeter())
+        self._instruments = Instruments(RelayMeter(), settings.telemetry.traces.sampling_rate)
         # the bridge's own process says which certificates expire
         self._watch = build_watch(settings, self._instruments.credential_reloads.add, warn=False)
         count_dropped_events(self._instruments.dropped_log_events.add)
@@ -134,6 +134,7 @@ class Worker:
             memory=self._guard,
             watch=self._watch,
             forwarder=forwarder,
+            unavailable=lambda: self._store.unavailable or self._load.unavailable,
         )
 
     async def _obey(self, drops: TaskGroup) -> None:
@@ -181,6 +182,12 @@ class Worker:
         self._guard.give_back()
         counts = take_counts(self._instruments)
         report = Report(
-            self._store.unavailable, self._store.damage, counts, self._ingest.span_bytes, self._guard.pushes_back
+            self._store.unavailable,
+            self._store.damage,
+            counts,
+            self._ingest.span_bytes,
+            self._guard.pushes_back,
+            self._instruments.levels.own(),
+            tuple(self._instruments.tracer.take()),
         )
         await self._channel.send(report)

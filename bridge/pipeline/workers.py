@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,6 +102,8 @@ class Workers:
         self._arrivals: list[Arrival] = []
         self.waiting_in_linker = 0
         self.span_bytes = SPAN_BYTES
+        self.bridge_unavailable: Callable[[], str] = lambda: ""
+        """Why this process cannot commit at present, "" when it can."""
         for number in self._numbers:
             instruments.worker_restarts.add(0, {"worker": str(number)})
             instruments.worker_hangs.add(0, {"worker": str(number)})
@@ -127,6 +129,10 @@ class Workers:
     def resident_bytes(self) -> int:
         """Memory of all processes that run."""
         return sum(resident_bytes(worker.process.pid) for worker in self._running.values())
+
+    def process_ids(self) -> list[int]:
+        """Of all processes that run."""
+        return [worker.process.pid for worker in self._running.values()]
 
     # --- processes -------------------------------------------------------------------------------------------------
 
@@ -216,7 +222,7 @@ class Workers:
             bounds = guard.max_waiting_spans, guard.in_flight_bytes // share
             await worker.channel.send(Start(number, share, settings, after, offset_ns, *bounds))
             while (message := await worker.channel.receive()) is not None:
-                worker.heard += 1
+                worker.heard, worker.silent_s = worker.heard + 1, 0.0
                 await self._take_message(number, worker, message)
             code = await worker.process.wait()
             tasks.cancel_scope.cancel()
@@ -261,6 +267,7 @@ class Workers:
                 await process.wait()
                 await worker.channel.close()
             del self._running[number]
+            self._instruments.levels.told(number, {})
             for order in worker.orders.values():
                 order.done.set()
             self._tell_change()
@@ -275,7 +282,9 @@ class Workers:
                 self._endings.pop(number, None)
                 logger.info("an ingest process has started", extra={"worker": number, "pid": worker.process.pid})
                 self._tell_change()
-            case Report(unavailable, damage, counts, span_bytes, pushes_back):
+            case Report(unavailable, damage, counts, span_bytes, pushes_back, levels, spans):
+                self._instruments.levels.told(number, levels)
+                self._instruments.tracer.add(spans)
                 if damage:
                     self._store.declare_damaged(number, damage)
                 worker.unavailable = unavailable
@@ -319,6 +328,7 @@ class Workers:
                     other_files_free_bytes=space.own.free_bytes + shards.free_bytes - file.free_bytes,
                     may_wait=may_wait,
                     others_bytes=others_bytes // MIB * MIB,
+                    unavailable=self.bridge_unavailable(),
                 )
                 if worker.ready and load != worker.told:
                     worker.told = load

@@ -18,6 +18,7 @@ from bridge.receivers.compression import ENCODINGS
 from bridge.receivers.refusals import Refusal, Refused
 from bridge.security import ListenerSecurity
 from bridge.telemetry import Instruments
+from bridge.telemetry.levels import Level
 
 UNAUTHENTICATED = {"WWW-Authenticate": "Bearer"}
 """What a 401 says of how to do better."""
@@ -60,6 +61,7 @@ class HttpServer:
         self._name, self._handler, self._admission = name, handler, admission
         self._drain_s, self._body_timeout_s, self._idle_timeout_s = drain_s, body_timeout_s, idle_timeout_s
         self._connections = Connections(limits, instruments.closed_connections_of(name))
+        instruments.levels.watch(name, lambda: Level(connections=self._connections.open))
 
     @property
     def address(self) -> str:

@@ -16,6 +16,8 @@ from bridge.receivers.admission import UNBOUNDED, Admission, Memory
 from bridge.receivers.refusals import Refusal, refusal_of
 from bridge.spans import SpanBatch
 from bridge.telemetry import Instruments
+from bridge.telemetry.levels import Level
+from bridge.telemetry.own_traces import SERVER, UNTRACED, Trace
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +89,7 @@ class Intake:
         self._logged: dict[str, float] = {}
         # a counter that appears with its first event hides that event from whoever watches for an increase
         instruments.accepted_spans.add(0, self._attributes)
+        instruments.levels.watch(receiver, self._level)
         instruments.refused_spans.add(0, {**self._attributes, "reason": "invalid"})
 
     async def run(self, function: Callable[[], T], size: int) -> T:
@@ -99,12 +102,17 @@ class Intake:
         """Count a body as it came in."""
         self._instruments.received_bytes.add(size, self._attributes)
 
-    async def take(self, data: bytes, decode: Decoder, *, peer: str) -> Decoded:
+    def traced(self) -> Trace:
+        """A trace of a request's way, nearly always one that is not recorded."""
+        return self._instruments.tracer.begin("request", SERVER, receiver=self._receiver)
+
+    async def take(self, data: bytes, decode: Decoder, *, peer: str, trace: Trace = UNTRACED) -> Decoded:
         """Decode a request and return once its spans are committed; a request without spans needs no commit.
 
         Raises what the decoder and the consumer raise. If cancelled, the spans are committed all or not at all.
         """
         decoded = await self.run(partial(decode, data, peer=peer), len(data))
+        trace.mark("decode")
         if decoded.rejected:
             self._count_rejected(decoded)
         if len(decoded.batch):
@@ -113,8 +121,13 @@ class Intake:
             except Exception as exc:
                 self.count_refused_spans(len(decoded.batch), refusal_of(exc).reason)
                 raise
+            trace.mark("commit")
+            trace.note(spans=len(decoded.batch))
             self.count_accepted(len(decoded.batch), decoded.faulty)
         return decoded
+
+    def _level(self) -> Level:
+        return Level(self.admission.requests, self.admission.in_flight_bytes)
 
     async def forward(self, forwarder: SignalForwarder, signal: Signal, data: bytes, *, as_json: bool = False) -> bytes:
         """The backend's answer to a request of another signal, which is counted. Raises what the forwarder raises."""

@@ -2,7 +2,7 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
@@ -92,14 +92,15 @@ class TickReader:
                 builder, stored = await to_thread.run_sync(self._begin, number, row, most, limiter=self._unpacking)
                 for writer, batches in by_writer(stored):
                     database = self._databases.get(writer)
-                    rows = await database.read(_PAYLOADS, batches=batches) if database else []
-                    if len(rows) < len(batches):
-                        raise LookupError(f"payload of tick {number} is not stored any more")
-                    for payload in rows:
-                        builder.add(payload.batch, unpack_payload(payload.data))
+                    for at in range(0, len(batches), PAGE):
+                        page = batches[at : at + PAGE]
+                        rows = await database.read(_PAYLOADS, batches=page) if database else []
+                        if len(rows) < len(page):
+                            raise LookupError(f"payload of tick {number} is not stored any more")
+                        await to_thread.run_sync(_add_all, builder, rows, limiter=self._unpacking)
             except Damaged as exc:
                 raise LookupError(f"tick {number} is damaged: {exc}") from exc
-            return builder.finish()
+            return await to_thread.run_sync(builder.finish, limiter=self._unpacking)
 
     def passed(self, tick: int) -> None:
         """Nobody will ask for ticks up to this one any more."""
@@ -178,6 +179,12 @@ class TickReader:
             else:
                 self._cache.put(batch, block)
                 builder.add(batch, block)
+
+
+def _add_all(builder: LinkedSpansBuilder, rows: Sequence[Row[Any]]) -> None:
+    """Raises Damaged."""
+    for row in rows:
+        builder.add(row.batch, unpack_payload(row.data))
 
 
 def _without_spans(number: int, exc: Damaged) -> LinkedSpans:

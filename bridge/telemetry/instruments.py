@@ -1,12 +1,19 @@
 """Every instrument of the bridge, named like the Collector's where it has the same thing; see docs/metrics.md."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, NoOpMeter, Observation
 
+from bridge.telemetry.levels import Levels
+from bridge.telemetry.own_traces import Tracer
 from bridge.telemetry.tally import Tally
 
 BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+
+
+def _observe_one(read: Callable[[], float], _: CallbackOptions) -> list[Observation]:
+    return [Observation(read())]
 
 
 class Instruments:
@@ -15,7 +22,8 @@ class Instruments:
     docs/metrics.md lists them with their attributes; a test compares.
     """
 
-    def __init__(self, meter: Meter | None = None) -> None:
+    def __init__(self, meter: Meter | None = None, trace_sampling_rate: float = 0.0) -> None:
+        """trace_sampling_rate: share of the bridge's own work that is traced."""
         m = self._meter = meter or NoOpMeter("bridge")
 
         def counter(name: str, unit: str, description: str) -> Tally:
@@ -84,12 +92,21 @@ class Instruments:
         self.dropped_log_events = counter(
             "log_events_dropped", "{event}", "Events of the bridge's log that were dropped, as nobody read them"
         )
+        self.telemetry_requests = counter(
+            "telemetry_export_requests", "{request}", "Requests with the bridge's own telemetry, by signal and result"
+        )
+        self.dropped_own_spans = counter(
+            "telemetry_dropped_spans", "{span}", "Spans of the bridge's own traces that were dropped, by reason"
+        )
         self.refused_batches = counter(
             "store_refused_batches", "{batch}", "Batches the store had no room for, by reason"
         )
         self.commit_duration = histogram("store_commit_duration", "Time one group commit took")
         self.tick_duration = histogram("linker_tick_duration", "Time one tick took, linking and commit")
         self.delivery_duration = histogram("exporter_delivery_duration", "Time one delivery attempt took")
+        self.tracer = Tracer(trace_sampling_rate, self.dropped_own_spans)
+        self.levels = Levels()
+        """What listeners hold; shown by `watch_listeners`."""
 
     def closed_connections_of(self, listener: str) -> Callable[[str], None]:
         """What counts connections of this listener that a limit closed, by reason."""
@@ -156,6 +173,31 @@ class Instruments:
             ("process_memory_pushing_back", "1", "1 while senders are pushed back since memory is full", pushes_back),
         ):
             self._gauge(name, unit, description, lambda value=value: {"": int(value())})  # type: ignore[misc]
+
+    def watch_process(self, *, cpu_s: Callable[[], float], uptime_s: Callable[[], float], version: str) -> None:
+        """Report CPU time of all of the bridge's processes, time since the start, and which version it is."""
+        for name, description, read in (
+            ("process_cpu_seconds", "CPU time of all of the bridge's processes, those that ended included", cpu_s),
+            ("process_uptime", "Time since the bridge started", uptime_s),
+        ):
+            self._meter.create_observable_counter(name, [partial(_observe_one, read)], "s", description)
+        text = "1; the label says which version of the bridge this is"
+        one = [Observation(1, {"version": version})]
+        self._meter.create_observable_gauge("espan_bridge_build_info", [lambda _: one], "1", text)
+
+    def watch_listeners(self) -> None:
+        """Report, by listener, how many connections, and requests being handled of how many bytes, it has."""
+        for name, unit, description, place in (
+            ("listener_open_connections", "{connection}", "Connections that are open; not told by gRPC", 2),
+            ("listener_in_flight_requests", "{request}", "Requests being handled", 0),
+            ("listener_in_flight", "By", "Bytes of requests being handled", 1),
+        ):
+            observe = partial(self._observe_levels, place)
+            self._meter.create_observable_gauge(name, [observe], unit, description)
+
+    def _observe_levels(self, place: int, _: CallbackOptions) -> list[Observation]:
+        levels = {listener: level[place] for listener, level in self.levels.all().items()}
+        return [Observation(value, {"listener": name}) for name, value in levels.items() if value is not None]
 
     def refuse(self, reason: str) -> None:
         """Count a batch the store had no room for."""

@@ -1,11 +1,14 @@
-"""The meter behind `Instruments`, read as Prometheus text."""
+"""The meter behind `Instruments`, read as Prometheus text, and as it is for whoever sends it on."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import Meter
-from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.environment_variables import OTEL_SDK_DISABLED
+from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricsData
 from opentelemetry.sdk.resources import Resource
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 
@@ -13,9 +16,11 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest
 class Metrics:
     """Metrics of one bridge, in a registry of its own: two bridges in one process never mix."""
 
-    def __init__(self, provider: MeterProvider, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, provider: MeterProvider, registry: CollectorRegistry, collected: InMemoryMetricReader | None = None
+    ) -> None:
         self.meter: Meter = provider.get_meter("espan-bridge")
-        self._registry = registry
+        self._registry, self._collected = registry, collected
 
     def samples(self) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
         """Present values by name, as in the text, and labels; without histograms."""
@@ -25,6 +30,10 @@ class Metrics:
             if family.type in ("counter", "gauge")
             for sample_name, values in _values(family).items()
         }
+
+    def data(self) -> MetricsData | None:
+        """All metrics as the SDK has them, None where they are not collected for that."""
+        return self._collected.get_metrics_data() if self._collected else None
 
     def prometheus_text(self) -> bytes:
         """All metrics in Prometheus' text format."""
@@ -39,13 +48,31 @@ def _values(family: Metric) -> dict[str, dict[tuple[tuple[str, str], ...], float
 
 
 @contextmanager
-def running_metrics(version: str) -> Iterator[Metrics]:
-    """Metrics that are collected while the context is open."""
+def _sdk_enabled() -> Iterator[None]:
+    """Without OTEL_SDK_DISABLED, which is meant for applications: /metrics and the page would be empty."""
+    disabled = os.environ.pop(OTEL_SDK_DISABLED, None)
+    try:
+        yield
+    finally:
+        if disabled is not None:
+            os.environ[OTEL_SDK_DISABLED] = disabled
+
+
+@contextmanager
+def running_metrics(version: str, *, for_push: bool = False) -> Iterator[Metrics]:
+    """Metrics that are collected while the context is open. for_push: `Metrics.data` is asked for, too.
+
+    Whatever variables of the environment say to the SDK: nothing here sends anything, or is switched off by them.
+    """
     registry = CollectorRegistry(auto_describe=False)
     reader = PrometheusMetricReader(scope_info_enabled=False, registry=registry)
     resource = Resource({"service.name": "espan-bridge", "service.version": version})
-    provider = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
+    collected = InMemoryMetricReader() if for_push else None
+    readers = [reader, collected] if collected else [reader]
+    exemplars = AlwaysOffExemplarFilter()
+    with _sdk_enabled():
+        provider = MeterProvider(readers, resource=resource, exemplar_filter=exemplars, shutdown_on_exit=False)
     try:
-        yield Metrics(provider, registry)
+        yield Metrics(provider, registry, collected)
     finally:
         provider.shutdown()

@@ -30,6 +30,11 @@ class Tally(Counter):
         with self._lock:
             return [Observation(amount, dict(key)) for key, amount in self._sums.items()]
 
+    def total(self) -> float:
+        """All sums together."""
+        with self._lock:
+            return sum(self._sums.values())
+
     def take(self) -> dict[Attributes, float]:
         """The sums since the last call."""
         with self._lock:

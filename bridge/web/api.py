@@ -6,7 +6,7 @@ Static files hold nothing of anybody's and need no token; everything under /api 
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,15 @@ class Api:
     """Handlers of the page and its data."""
 
     def __init__(
-        self, overview: Overview, traces: RecentTraces, *, share: Callable[[], float], guard: Guard = lambda _: None
+        self,
+        overview: Overview,
+        traces: RecentTraces,
+        *,
+        share_since: Callable[[float], float],
+        guard: Guard = lambda _: None,
     ) -> None:
-        """share: of all spans that left in the last minutes, how many are in the kept traces."""
-        self._overview, self._traces, self._share, self._guard = overview, traces, share, guard
+        """share_since: of all spans that left since a time, how many were read for the kept traces."""
+        self._overview, self._traces, self._share_since, self._guard = overview, traces, share_since, guard
         self._static = {path.name: path.read_bytes() for path in STATIC.iterdir() if path.suffix in _TYPES}
         self._openapi = OPENAPI.read_bytes()
 
@@ -97,7 +102,7 @@ class Api:
 
     async def _status(self, request: web.Request) -> web.Response:
         _parameters(request)
-        return _json(await to_thread.run_sync(self._overview.status) | {"kept_traces": len(self._traces)})
+        return _json(await to_thread.run_sync(self._overview.status, self._traces))
 
     async def _links(self, request: web.Request) -> web.Response:
         _parameters(request)
@@ -106,7 +111,7 @@ class Api:
     async def _search(self, request: web.Request) -> web.Response:
         search, limit = _search_of(_parameters(request, "service", "resource", "trace_id", *_OTHERS))
         found = await to_thread.run_sync(self._traces.find, search, limit)
-        return _json({"kept": len(self._traces), "traces": [trace.to_json() for trace in found]})
+        return _json({"kept": len(self._traces), "traces": await to_thread.run_sync(_summaries, found)})
 
     async def _trace(self, request: web.Request) -> web.Response:
         _parameters(request)
@@ -114,8 +119,7 @@ class Api:
         if trace is None:
             return _json({"error": _GONE}, status=404)
         url = self._overview.about.trace_url.replace("{trace_id}", trace.trace_id)
-        spans = [span.to_json(trace.start_ns) for span in trace.spans]
-        return _json(trace.to_json() | {"hidden_spans": trace.hidden_spans, "url": url, "details": spans})
+        return await to_thread.run_sync(lambda: _json(_details(trace) | {"url": url}))
 
     async def _otlp(self, request: web.Request) -> web.Response:
         _parameters(request)
@@ -136,20 +140,29 @@ class Api:
 
         def make() -> dict[str, Any]:
             now_s = time.time()
-            return service_map(self._traces, since_s=now_s - HOUR_S, now_s=now_s, share=self._share())
+            return service_map(self._traces, since_s=now_s - HOUR_S, now_s=now_s, share_since=self._share_since)
 
         return _json(await to_thread.run_sync(make))
 
     async def _nothing(self, request: web.Request) -> web.Response:
-        known = request.path in ("/api/status", "/api/links", "/api/traces", "/api/services", "/api/openapi.json")
-        if request.method != "GET" and (known or request.path.startswith("/api/traces/")):
-            return _json({"error": "only GET is understood"}, status=405, headers={"Allow": "GET"})
+        if request.method not in ("GET", "HEAD") and _KNOWN.fullmatch(request.path):
+            return _json({"error": "only GET and HEAD are understood"}, status=405, headers={"Allow": "GET, HEAD"})
         return _json({"error": "nothing here; /api/openapi.json lists what there is"}, status=404)
 
 
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+_KNOWN = re.compile(r"/api/(status|links|traces(/[^/]+(/otlp)?)?|services|openapi\.json)")
 _GONE = "this trace is not among those kept; web.keep_traces says how many are"
 _OTHERS = ("min_duration_ms", "error", "limit")
+
+
+def _summaries(traces: Sequence[KeptTrace]) -> list[dict[str, Any]]:
+    return [trace.to_json() for trace in traces]
+
+
+def _details(trace: KeptTrace) -> dict[str, Any]:
+    spans = [span.to_json(trace.start_ns) for span in trace.spans]
+    return trace.to_json() | {"hidden_spans": trace.hidden_spans, "details": spans}
 
 
 def _parameters(request: web.Request, *known: str) -> Mapping[str, str]:

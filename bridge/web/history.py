@@ -76,7 +76,8 @@ class History:
 
     def before(self, now: Snapshot, seconds: float) -> Snapshot:
         """The youngest snapshot that is at least so old, else the oldest there is."""
-        return next((s for s in reversed(self._kept) if now.time_s - s.time_s >= seconds), self._kept[0])
+        kept = list(self._kept)  # another thread may add to it meanwhile
+        return next((s for s in reversed(kept) if now.time_s - s.time_s >= seconds), kept[0])
 
     def line(self, name: str) -> list[tuple[float, float]]:
         """(time, rate per second up to then) of a counter over the last hour."""

@@ -3,11 +3,12 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from bridge.web.advice import RECENT_S, problems
 from bridge.web.history import History, Samples, Snapshot, total
-from bridge.web.traces import KeptTrace
+from bridge.web.traces import KeptTrace, RecentTraces
 
 RATE_S = 10.0
 HOUR_S = 3600.0
@@ -46,8 +47,8 @@ class Overview:
         self._history, self._samples = history, samples
         self._not_ready, self._last_errors = not_ready, last_errors
 
-    def status(self) -> dict[str, Any]:
-        """What goes in and out, what waits, how full everything is, and what is wrong."""
+    def status(self, traces: RecentTraces) -> dict[str, Any]:
+        """What goes in and out, what waits, how full everything is, and what is wrong; the lag as kept traces say."""
         now, samples = self._history.now(), self._samples()
         before = self._history.before(now, RATE_S)
         errors, not_ready = self._last_errors(), self._not_ready()
@@ -62,6 +63,7 @@ class Overview:
             "window_s": self.about.window_s,
             "sampling_rate": self.about.sampling_rate,
             "workers": self.about.workers,
+            "kept_traces": len(traces),
             "problems": [problem.to_json() for problem in found],
             "receivers": [_receiver(name, now, before, self.about.listeners()) for name in _labels(now, "receiver")],
             "exporters": [_exporter(name, now, before, samples, error) for name, error in errors.items()],
@@ -69,6 +71,7 @@ class Overview:
                 "waiting_spans": total(samples, "linker_waiting_spans"),
                 "retained_spans": total(samples, "linker_retained_spans"),
                 "left_per_s": _rate(now, before, "linker_left_spans_total"),
+                "lag_s": _lag_s(traces, now.time_s - RECENT_S),
             },
             "store": {name: total(samples, f"store_{name}_bytes") for name in ("used", "free", "limit")},
             "memory": {
@@ -82,14 +85,15 @@ class Overview:
             },
         }
 
-    def links(self, traces: Iterable[KeptTrace]) -> dict[str, Any]:
-        """How well spans were linked over the last hour; clocks of hosts as kept traces know them."""
+    def links(self, traces: RecentTraces) -> dict[str, Any]:
+        """How well spans were linked over the last hour; confidence and clocks as kept traces know them."""
         now = self._history.now()
         past = self._history.before(now, HOUR_S)
         methods = _by_label(now, past, "linker_edges_total", "method")
         edges = sum(methods.values())
         return {
             "since_s": past.time_s,
+            "kept_traces": len(traces),
             "edges": methods,
             "unlinked_share": methods.get("none", 0.0) / edges if edges else None,
             "oddities": _by_label(now, past, "linker_oddities_total", "kind"),
@@ -118,7 +122,23 @@ def _receiver(name: str, now: Snapshot, before: Snapshot, addresses: Mapping[str
         "spans": now.value("receiver_accepted_spans_total", receiver=name),
         "refused_requests": now.value("receiver_refused_requests_total", receiver=name),
         "refused_per_s": _rate(now, before, "receiver_refused_requests_total", receiver=name),
+        "refused_by_reason": _refused(name, now),
     }
+
+
+def _refused(name: str, now: Snapshot) -> dict[str, float]:
+    refused = now.counters.get("receiver_refused_requests_total", {})
+    by_reason: dict[str, float] = defaultdict(float)
+    for key, count in refused.items():
+        if count and ("receiver", name) in key:
+            by_reason[dict(key).get("reason", "")] += count
+    return dict(sorted(by_reason.items()))
+
+
+def _lag_s(traces: Iterable[KeptTrace], since_s: float) -> float | None:
+    """From the end of a trace's last span until it left: the median of those since then, None without any."""
+    lags = [trace.left_s - trace.end_ns / 1e9 for trace in traces if trace.left_s >= since_s and trace.end_ns]
+    return median(lags) if lags else None
 
 
 def _exporter(name: str, now: Snapshot, before: Snapshot, samples: Samples, error: str) -> dict[str, Any]:

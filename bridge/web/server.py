@@ -12,9 +12,11 @@ from aiohttp.http_exceptions import HttpProcessingError
 from bridge.connections import Connections, ListenerLimits, timed
 from bridge.errors import ConfigError
 from bridge.security import ListenerSecurity, Unauthenticated
+from bridge.security.listener import AUTHORIZATION
 from bridge.web.api import Api, Guard
 
 _IDLE_S = 120.0
+_REFUSED_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 CLOSE_S = 0.5
 """How long answers that are being written may take once the server stops."""
 
@@ -51,6 +53,11 @@ class WebServer:
         """host:port of the first address, the port bound once the server runs."""
         host = self._hosts[0]
         return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+    @property
+    def open_connections(self) -> int:
+        """How many there are."""
+        return self._connections.open
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -97,7 +104,10 @@ class WebServer:
         try:
             self._security.check(request.headers.get(self._security.header))
         except Unauthenticated as exc:
-            return web.Response(text=f"{exc}\n", status=401, headers={"WWW-Authenticate": "Bearer"})
+            header = self._security.header
+            # how a browser's script learns where the token goes; no registered scheme is meant for other headers
+            scheme = "Bearer" if header == AUTHORIZATION else f'Token header="{header}"'
+            return web.Response(text=f"{exc}\n", status=401, headers={"WWW-Authenticate": scheme, **_REFUSED_HEADERS})
         return None
 
     async def _prometheus(self, request: web.Request) -> web.Response:

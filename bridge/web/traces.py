@@ -1,48 +1,25 @@
-"""Traces that left a short while ago, kept to be looked at: a bounded ring, and what is searched in it."""
+"""Traces that left a short while ago, kept to be looked at: a bounded ring, and what is searched in it.
+
+One thread adds at a time, others read meanwhile: they work on a list of what was there when they began.
+"""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span, Status
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
-MAX_SPANS_SHOWN = 5_000
+from bridge.web.span_views import SpanView, span_views
+
+MAX_SPANS = 5_000
 """Of one trace; what is beyond is counted."""
-MAX_BYTES = 64 << 20
-"""Of all kept traces, as OTLP."""
-_KINDS = {Span.SPAN_KIND_SERVER: "server", Span.SPAN_KIND_CLIENT: "client", Span.SPAN_KIND_INTERNAL: "internal"}
-_KINDS |= {Span.SPAN_KIND_PRODUCER: "producer", Span.SPAN_KIND_CONSUMER: "consumer"}
-_SIDES = {"entry": "server", "exit": "client"}
-
-
-@dataclass(frozen=True, slots=True)
-class SpanView:
-    """What the page shows of a span."""
-
-    span_id: str
-    parent_id: str
-    """"" at a root."""
-    service: str
-    host: str
-    name: str
-    kind: str
-    """"server", "client" and so on, as OpenTelemetry calls them; "" where neither kind nor side is known."""
-    start_ns: int
-    end_ns: int
-    error: bool
-    method: str
-    """How the edge to its parent was found; "as sent" on spans that are no eSpans, "" at a root."""
-    confidence: float | None
-    clock_offset_ns: int | None
-    """How far its host's clock is ahead of the reference's, where that is known."""
-
-    def to_json(self, first_ns: int) -> dict[str, Any]:
-        """As the API gives it; numbers that JavaScript cannot hold are told as differences."""
-        values = {name: getattr(self, name) for name in self.__slots__ if name not in ("start_ns", "end_ns")}
-        return values | {"after_ns": self.start_ns - first_ns, "duration_ns": self.end_ns - self.start_ns}
+TRACE_SHARE = 0.25
+"""Of all the memory, which one trace may take."""
+SPAN_COST, TRACE_COST = 512, 1024
+"""Bytes of memory that a span and a trace take besides their OTLP, as measured; a test measures again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +30,14 @@ class KeptTrace:
     spans: tuple[SpanView, ...]
     request: bytes
     hidden_spans: int
-    """How many spans are in `request` only."""
-    arrived_s: float
-    """When it came into the ring, seconds since the epoch."""
+    """How many further ones there were, that were not kept."""
+    left_s: float
+    """When the last of it left, seconds since the epoch."""
+
+    @property
+    def cost(self) -> int:
+        """Bytes of memory it takes."""
+        return len(self.request) + SPAN_COST * len(self.spans) + TRACE_COST
 
     @property
     def root(self) -> SpanView:
@@ -64,9 +46,14 @@ class KeptTrace:
         return next((span for span in self.spans if span.parent_id not in ids), self.spans[0])
 
     @property
+    def end_ns(self) -> int:
+        """The last end, 0 where none is known."""
+        return max(span.end_ns for span in self.spans)
+
+    @property
     def duration_ns(self) -> int:
-        """From the first start to the last end."""
-        return max(0, max(span.end_ns for span in self.spans) - self.start_ns)
+        """From the first start to the last end, 0 where one of them is not known."""
+        return max(0, self.end_ns - self.start_ns) if self.start_ns else 0
 
     @property
     def start_ns(self) -> int:
@@ -90,8 +77,8 @@ class KeptTrace:
             "trace_id": self.trace_id,
             "service": root.service,
             "name": root.name,
-            "start_ns": self.start_ns,
-            "duration_ns": self.duration_ns,
+            "start_ms": self.start_ns / 1e6,
+            "duration_ms": self.duration_ns / 1e6,
             "spans": len(self.spans) + self.hidden_spans,
             "services": self.services,
             "error": self.error,
@@ -123,10 +110,14 @@ class Search:
 class RecentTraces:
     """The last `keep` traces, fewer where they are large. What comes later of one that is there joins it."""
 
-    def __init__(self, keep: int, max_bytes: int = MAX_BYTES) -> None:
-        self._keep, self._max_bytes = keep, max_bytes
+    def __init__(self, keep: int, max_bytes: int) -> None:
+        """max_bytes: memory of all of them."""
+        self._keep, self._max_bytes, self._trace_bytes = keep, max_bytes, int(TRACE_SHARE * max_bytes)
         self._traces: OrderedDict[str, KeptTrace] = OrderedDict()
-        self._bytes = 0
+        self._changing = Lock()
+        """Held for moments, once a trace."""
+        self.bytes = 0
+        """Memory they take."""
 
     def __len__(self) -> int:
         return len(self._traces)
@@ -134,24 +125,41 @@ class RecentTraces:
     def __iter__(self) -> Iterator[KeptTrace]:
         return iter(list(self._traces.values()))
 
-    def add(self, requests: Iterable[bytes], now_s: float) -> None:
-        """Keep the traces of serialized ExportTraceServiceRequests."""
-        for trace_id, request in _by_trace(requests).items():
-            known = self._traces.pop(trace_id, None)
-            if known is not None:
-                self._bytes -= len(known.request)
-                # protobuf: messages one after another are one message, its repeated fields one after another
-                request = ExportTraceServiceRequest.FromString(known.request + request.SerializeToString())
-            trace = _kept(trace_id, request, now_s)
-            self._traces[trace_id] = trace
-            self._bytes += len(trace.request)
-            while len(self._traces) > self._keep or (self._bytes > self._max_bytes and len(self._traces) > 1):
-                self._bytes -= len(self._traces.popitem(last=False)[1].request)
+    def add(self, requests: Iterable[bytes], left_s: float) -> None:
+        """Keep the traces of serialized ExportTraceServiceRequests, which left at this time.
+
+        Raises DecodeError, and keeps nothing, where one of them is not read: a text in it may be no UTF-8.
+        """
+        for trace_id, part in self._parts(requests).items():
+            spans, request = list(span_views(part.request)), part.request.SerializeToString()
+            with self._changing:
+                self._join(trace_id, spans, request, part.hidden, left_s)
+
+    def _join(self, trace_id: str, spans: list[SpanView], request: bytes, hidden: int, left_s: float) -> None:
+        known = self._traces.get(trace_id)
+        if known is not None:
+            # protobuf: messages one after another are one message, its repeated fields one after another
+            spans, request, hidden = [*known.spans, *spans], known.request + request, known.hidden_spans + hidden
+            self.bytes -= known.cost
+        if not spans:  # what was known of it was let go meanwhile
+            return
+        spans.sort(key=lambda span: span.start_ns)
+        trace = self._traces[trace_id] = KeptTrace(trace_id, tuple(spans), request, hidden, left_s)
+        self._traces.move_to_end(trace_id)
+        self.bytes += trace.cost
+        while len(self._traces) > self._keep or (self.bytes > self._max_bytes and self._traces):
+            self.bytes -= self._traces.popitem(last=False)[1].cost
+
+    def clear(self) -> None:
+        """Let all of them go; from any thread."""
+        with self._changing:
+            self._traces.clear()
+            self.bytes = 0
 
     def find(self, search: Search, limit: int) -> list[KeptTrace]:
         """Traces that fit, the newest first."""
         found = []
-        for trace in reversed(self._traces.values()):
+        for trace in reversed(list(self._traces.values())):
             if search.fits(trace):
                 found.append(trace)
                 if len(found) == limit:
@@ -162,20 +170,46 @@ class RecentTraces:
         """The trace of this id."""
         return self._traces.get(trace_id.lower())
 
+    def _parts(self, requests: Iterable[bytes]) -> dict[str, "_Part"]:
+        """What is new of each trace, its spans under copies of their resource and scope."""
+        parts: dict[str, _Part] = {}
+        for data in requests:
+            for group in ExportTraceServiceRequest.FromString(data).resource_spans:
+                for scope_spans in group.scope_spans:
+                    places: dict[bytes, Any] = {}
+                    for span in scope_spans.spans:
+                        if (part := parts.get(trace_id := span.trace_id.hex())) is None:
+                            known = self._traces.get(trace_id)
+                            part = parts[trace_id] = _Part.after(known)
+                        if not part.has_room(span, self._trace_bytes):
+                            part.hidden += 1
+                            continue
+                        if span.trace_id not in places:
+                            places[span.trace_id] = _place(part.request, group, scope_spans)
+                        places[span.trace_id].spans.append(span)
+        return parts
 
-def _by_trace(requests: Iterable[bytes]) -> dict[str, ExportTraceServiceRequest]:
-    """One request for each trace, its spans under copies of their resource and scope."""
-    traces: dict[str, ExportTraceServiceRequest] = {}
-    for data in requests:
-        for group in ExportTraceServiceRequest.FromString(data).resource_spans:
-            for scope_spans in group.scope_spans:
-                places: dict[bytes, Any] = {}
-                for span in scope_spans.spans:
-                    if span.trace_id not in places:
-                        own = traces.setdefault(span.trace_id.hex(), ExportTraceServiceRequest())
-                        places[span.trace_id] = _place(own, group, scope_spans)
-                    places[span.trace_id].spans.append(span)
-    return traces
+
+@dataclass(slots=True)
+class _Part:
+    """What is new of a trace of which so much is known."""
+
+    spans: int
+    bytes: int
+    request: ExportTraceServiceRequest = field(default_factory=ExportTraceServiceRequest)
+    hidden: int = 0
+
+    @classmethod
+    def after(cls, known: KeptTrace | None) -> "_Part":
+        return cls(len(known.spans), known.cost) if known else cls(0, TRACE_COST)
+
+    def has_room(self, span: Span, most_bytes: int) -> bool:
+        """Whether one more may be kept; it is counted then. One of any size may be the first."""
+        size = span.ByteSize() + SPAN_COST
+        if self.spans and (self.spans >= MAX_SPANS or self.bytes + size > most_bytes):
+            return False
+        self.spans, self.bytes = self.spans + 1, self.bytes + size
+        return True
 
 
 def _place(request: ExportTraceServiceRequest, group: ResourceSpans, scope_spans: Any) -> Any:
@@ -186,47 +220,3 @@ def _place(request: ExportTraceServiceRequest, group: ResourceSpans, scope_spans
     if scope_spans.HasField("scope"):
         place.scope.CopyFrom(scope_spans.scope)
     return place
-
-
-def _kept(trace_id: str, request: ExportTraceServiceRequest, now_s: float) -> KeptTrace:
-    spans = sorted(_views(request), key=lambda span: span.start_ns)
-    shown = tuple(spans[:MAX_SPANS_SHOWN])
-    return KeptTrace(trace_id, shown, request.SerializeToString(), len(spans) - len(shown), now_s)
-
-
-def _views(request: ExportTraceServiceRequest) -> Iterator[SpanView]:
-    for group in request.resource_spans:
-        resource = _plain(group.resource.attributes)
-        service, host = str(resource.get("service.name", "")), str(resource.get("host.name", ""))
-        for scope_spans in group.scope_spans:
-            for span in scope_spans.spans:
-                yield _view(span, service, host)
-
-
-def _view(span: Span, service: str, host: str) -> SpanView:
-    values = _plain(span.attributes)
-    parent = span.parent_span_id.hex() if any(span.parent_span_id) else ""
-    confidence, offset = values.get("espan.link.confidence"), values.get("espan.clock.offset_ns")
-    return SpanView(
-        span_id=span.span_id.hex(),
-        parent_id=parent,
-        service=str(values.get("service") or service or "unknown"),
-        host=host,
-        name=span.name or str(values.get("resource", "")),
-        kind=_KINDS.get(span.kind) or _SIDES.get(str(values.get("ebpf_span_type")), ""),
-        start_ns=span.start_time_unix_nano,
-        end_ns=span.end_time_unix_nano,
-        error=span.status.code == Status.STATUS_CODE_ERROR or values.get("status") == "error",
-        method=str(values.get("espan.link.method", "as sent" if parent else "")),
-        confidence=float(confidence) if isinstance(confidence, int | float) else None,
-        clock_offset_ns=offset if isinstance(offset, int) else None,
-    )
-
-
-def _plain(attributes: Iterable[KeyValue]) -> dict[str, object]:
-    return {attribute.key: _value(attribute.value) for attribute in attributes}
-
-
-def _value(value: AnyValue) -> object:
-    kind = value.WhichOneof("value")
-    return getattr(value, kind) if kind in ("string_value", "int_value", "double_value", "bool_value") else None

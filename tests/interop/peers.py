@@ -1,6 +1,6 @@
 """Real programs that stand beside a bridge, at pinned versions, from their ordinary registries.
 
-    python -m tests.interop.peers [collector] [jaeger] [go_sender] [node_sender]
+    python -m tests.interop.peers [collector] [jaeger] [go_sender] [node_sender] [axe] [kustomize]
 
 builds those named (all without a name) into `.interop`, or the folder INTEROP_CACHE names, once for each version, and
 says what cannot be built here. The tests only look there; where a program is missing they skip and say why.
@@ -22,7 +22,9 @@ COLLECTOR = "0.165.0"
 JAEGER = "v1.76.0"
 """Of the module; the program in it calls itself v2.13."""
 GO_SDK = "v1.47.0"
+KUSTOMIZE = "v5.7.1"
 NODE_SDK = "0.223.1"
+AXE = "4.11.0"
 NODE_STABLE = "2.12.1"
 """Of the packages that the exporters of NODE_SDK go with."""
 BUILD_S = 1500.0
@@ -84,6 +86,10 @@ def _go_sender(folder: Path) -> None:
     _run(folder, "go", "build", "-trimpath", "-o", "sender", ".")
 
 
+def _kustomize(folder: Path) -> None:
+    _run(folder, "go", "install", f"sigs.k8s.io/kustomize/kustomize/v5@{KUSTOMIZE}", GOBIN=str(folder))
+
+
 def _node_sender(folder: Path) -> None:
     shutil.copy(HERE / "node_sender" / "sender.js", folder)
     (folder / "package.json").write_text('{"private": true}\n')
@@ -93,12 +99,19 @@ def _node_sender(folder: Path) -> None:
     (folder / "installed").touch()
 
 
+def _axe(folder: Path) -> None:
+    (folder / "package.json").write_text('{"private": true}\n')
+    _run(folder, "npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", f"axe-core@{AXE}")
+
+
 PEERS = {
     peer.name: peer
     for peer in (
         Peer("collector", COLLECTOR, ("go",), "otelcol", _collector),
         Peer("jaeger", JAEGER, ("go",), "jaeger", _jaeger),
         Peer("go_sender", GO_SDK, ("go",), "sender", _go_sender),
+        Peer("kustomize", KUSTOMIZE, ("go",), "kustomize", _kustomize),
+        Peer("axe", AXE, ("npm",), "node_modules/axe-core/axe.min.js", _axe),
         Peer("node_sender", NODE_SDK, ("node", "npm"), "installed", _node_sender),
     )
 }

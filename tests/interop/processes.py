@@ -37,6 +37,10 @@ class Program:
                         raise AssertionError(f"the program ended: {self.log.read_text()[-4000:]}")
                     await anyio.sleep(LOOK_AGAIN_S)
 
+    async def ended(self) -> int:
+        """Its exit code, once it ended."""
+        return await self._process.wait()
+
     async def stop(self) -> None:
         """SIGTERM, and its end."""
         self._process.send_signal(signal.SIGTERM)

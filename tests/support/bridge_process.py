@@ -36,6 +36,7 @@ port = {http}
 lock_wait = "{lock_wait}"
 [web]
 port = {web}
+{web_settings}
 [telemetry]
 log_format = "json"
 """
@@ -53,6 +54,8 @@ class Setup:
     lock_wait: str = "10s"
     workers: int = 1
     exporters: str = ""
+    web_settings: str = ""
+    """Further lines of [web]."""
     db_path: Path | None = None
     """None: a folder beside the settings."""
     ports: dict[str, int] = field(default_factory=lambda: {"grpc": 0, "http": 0, "web": 0})
@@ -77,6 +80,7 @@ class Setup:
             "tick": self.tick,
             "grace": self.grace,
             "lock_wait": self.lock_wait,
+            "web_settings": self.web_settings,
         }
         path.write_text(CONFIG.format(**values, workers=self.workers, **self.ports) + self.exporters)
         return path

@@ -9,7 +9,7 @@ import numpy as np
 from bridge.component import SpanStore, StoredBatch, TickSummary
 from bridge.errors import StoreUnavailable
 from bridge.spans import Decisions, Departure, LinkedSpans, PayloadBlock, SpanBatch, SpanLinks
-from tests.support.stored import exported
+from tests.support.stored import exported, first_traces
 
 
 @dataclass
@@ -80,8 +80,17 @@ class ModelStore(SpanStore):
     async def read_tick(self, number: int) -> LinkedSpans:
         if number not in self._disk.ticks:
             raise LookupError(number)
+        return self._linked(number, exported(self._disk.ticks[number][1]))
+
+    async def preview_tick(self, number: int, most: int) -> LinkedSpans:
+        if number not in self._disk.ticks:
+            raise LookupError(number)
+        departure = self._disk.ticks[number][1]
+        return self._linked(number, first_traces(departure, most))
+
+    def _linked(self, number: int, positions: Sequence[int]) -> LinkedSpans:
         _, departure = self._disk.ticks[number]
-        rows = np.array(exported(departure), np.int64)
+        rows = np.array(positions, np.int64)
         blocks: list[PayloadBlock] = []
         for batch in departure.batch[rows].tolist():
             if batch not in self._disk.payloads:

@@ -1,6 +1,7 @@
 """Batches and departures of random content for tests of the store, and what makes two of them the same."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,9 +123,39 @@ def exported(departure: Departure) -> list[int]:
     return np.flatnonzero(np.isin(departure.decisions.outcome, (Outcome.EXPORT, Outcome.PASS))).tolist()
 
 
-def assert_linked(found: LinkedSpans, tick: int, departure: Departure, batches: dict[int, SpanBatch]) -> None:
-    """The linked spans are those of this tick that are to be exported: payload, decisions, links, in order."""
-    rows = exported(departure)
+def first_traces(departure: Departure, most: int) -> list[int]:
+    """Positions of the first rows that are to be exported: at most so many, whole traces as far as they fit, and part
+    of the first where that alone is larger."""
+    rows, ids = exported(departure), departure.decisions
+    while len(rows) > most:
+        last = (ids.trace_hi[rows[most]], ids.trace_lo[rows[most]])
+        end = most
+        while end and (ids.trace_hi[rows[end - 1]], ids.trace_lo[rows[end - 1]]) == last:
+            end -= 1
+        rows = rows[: end or most]
+    return rows
+
+
+def with_traces(departure: Departure, sizes: Sequence[int]) -> Departure:
+    """The same departure, its rows in traces of these sizes, one after another; the rest is one more."""
+    number = np.searchsorted(np.cumsum(sizes), np.arange(len(departure)), side="right").astype(np.uint64)
+    decisions = replace(
+        departure.decisions, trace_hi=np.zeros(len(departure), np.uint64), trace_lo=number + np.uint64(1)
+    )
+    return replace(departure, decisions=decisions)
+
+
+def assert_linked(
+    found: LinkedSpans,
+    tick: int,
+    departure: Departure,
+    batches: dict[int, SpanBatch],
+    rows: Sequence[int] | None = None,
+) -> None:
+    """The linked spans are those of this tick that are to be exported: payload, decisions, links, in order.
+
+    rows: positions of those that are wanted, where not all are."""
+    rows = exported(departure) if rows is None else list(rows)
     assert found.tick == tick
     assert linked_payloads(found) == [
         block_spans(batches[int(departure.batch[i])].payload)[int(departure.row[i])] for i in rows

@@ -19,6 +19,7 @@ from bridge.errors import ConfigError
 from bridge.exporters.answers import first_bytes, retry_after_s, settings_refusal, shown, url_secrets
 from bridge.exporters.connection import HEADER_TEXT, USER_AGENT, checked_headers, watched
 from bridge.exporters.failures import NotTaken, Refused
+from bridge.exporters.protocols import http_remedy
 from bridge.exporters.resolver import Resolver
 from bridge.security import ClientTls, FileWatch
 from bridge.spans import LinkedSpans
@@ -31,6 +32,7 @@ CONTENT_TYPES: Mapping[str, str] = {
     "protobuf": "application/protobuf; proto=com.guance.Point",
     "line_protocol": "application/line-protocol",
 }
+BAD_REQUEST = 400
 TRY_AGAIN = frozenset({408, 429})
 """Statuses below 500 that say nothing against the body; DataKit itself drops these too."""
 QUOTA_USED_UP = "beyondDataUsage"
@@ -136,8 +138,11 @@ class DatawayExporter:
         except TimeoutError:
             raise NotTaken(f"{self._address}: no answer in {self._timeout.total} s", reason="timeout") from None
         except (aiohttp.ClientError, OSError) as exc:
-            text = f"{self._address}: {shown(f'{type(exc).__name__}: {exc}', self._secrets)}"
-            raise NotTaken(text, reason="connection") from None  # its text would hold the URL unmasked
+            error = f"{type(exc).__name__}: {exc}"
+            text, remedy = f"{self._address}: {shown(error, self._secrets)}", http_remedy(error)
+            text = f"{text}; {remedy}" if remedy else text
+            # its own text would hold the URL unmasked
+            raise NotTaken(text, reason="connection", settings=bool(remedy)) from None
         if not 200 <= response.status < 300:
             raise self._failure(response, answer.decode(errors="replace"))
 
@@ -148,7 +153,8 @@ class DatawayExporter:
         if QUOTA_USED_UP in answer:
             text = f"the workspace's data quota is used up: {text}"
             return NotTaken(text, reason="beyond_data_usage", retry_after_s=wait_s, settings=True)
-        if remedy := settings_refusal(status, response.headers.get("location", "")):
+        remedy = settings_refusal(status, response.headers.get("location", ""))
+        if remedy := remedy or http_remedy(answer if status == BAD_REQUEST else ""):
             return NotTaken(f"{text}; {remedy}", reason=f"http_{status}", retry_after_s=wait_s, settings=True)
         if 400 <= status < 500 and status not in TRY_AGAIN:
             return Refused(text, reason=f"http_{status}")

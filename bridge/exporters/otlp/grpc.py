@@ -19,6 +19,7 @@ from bridge.exporters.failures import NotTaken, Refused
 from bridge.exporters.otlp.answers import check_partial_success, retry_delay_s
 from bridge.exporters.otlp.channel import EXPORT, RenewedChannel
 from bridge.exporters.otlp.parts import Parts, halves
+from bridge.exporters.protocols import grpc_remedy
 from bridge.exporters.repeats import Repeats
 from bridge.security import ClientTls, FileWatch, Identity, Reloaded
 from bridge.spans import LinkedSpans
@@ -154,6 +155,8 @@ class OtlpGrpcExporter:
         trailers = dict(cast(Iterable[tuple[str, str | bytes]], exc.trailing_metadata()))
         details = trailers.get("grpc-status-details-bin")
         wait_s = retry_delay_s(details) if isinstance(details, bytes) else None
+        if remedy := grpc_remedy(exc.details() or ""):
+            return NotTaken(f"{text}; {remedy}", reason=reason, retry_after_s=wait_s, settings=True)
         if code in RETRYABLE or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and wait_s is not None):
             return NotTaken(text, reason=reason, retry_after_s=wait_s)
         if code in SETTINGS:

@@ -20,6 +20,7 @@ from bridge.exporters.connection import USER_AGENT, checked_headers, watched
 from bridge.exporters.failures import NotTaken, Refused
 from bridge.exporters.otlp.answers import check_partial_success
 from bridge.exporters.otlp.parts import Parts, halves
+from bridge.exporters.protocols import http_remedy
 from bridge.exporters.repeats import Repeats
 from bridge.exporters.resolver import Resolver
 from bridge.security import ClientTls, FileWatch
@@ -27,7 +28,7 @@ from bridge.spans import LinkedSpans
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 TRACES_PATH = "v1/traces"
-CONTENT_TOO_LARGE = 413
+BAD_REQUEST, CONTENT_TOO_LARGE = 400, 413
 RETRYABLE = frozenset({408, 429, 502, 503, 504})
 """Those of OTLP, and 408: nobody read the body."""
 
@@ -137,8 +138,11 @@ class OtlpHttpExporter:
         except TimeoutError:
             raise NotTaken(f"{self._shown_url}: no answer in {self._timeout.total} s", reason="timeout") from None
         except (aiohttp.ClientError, OSError) as exc:
-            text = f"{self._shown_url}: {shown(f'{type(exc).__name__}: {exc}', self._secrets)}"
-            raise NotTaken(text, reason="connection") from None  # its text would hold the URL unmasked
+            error = f"{type(exc).__name__}: {exc}"
+            text, remedy = f"{self._shown_url}: {shown(error, self._secrets)}", http_remedy(error)
+            text = f"{text}; {remedy}" if remedy else text
+            # its own text would hold the URL unmasked
+            raise NotTaken(text, reason="connection", settings=bool(remedy)) from None
 
     def _check(self, response: aiohttp.ClientResponse, answer: bytes) -> bytes:
         """The answer, where it says that the backend took the request."""
@@ -149,7 +153,8 @@ class OtlpHttpExporter:
         wait_s = retry_after_s(response.headers.get("retry-after", ""), datetime.now(UTC))
         if response.status in RETRYABLE:
             raise NotTaken(text, reason=reason, retry_after_s=wait_s)
-        if remedy := settings_refusal(response.status, response.headers.get("location", "")):
+        remedy = settings_refusal(response.status, response.headers.get("location", ""))
+        if remedy := remedy or http_remedy(answer.decode(errors="replace") if response.status == BAD_REQUEST else ""):
             raise NotTaken(f"{text}; {remedy}", reason=reason, retry_after_s=wait_s, settings=True)
         raise Refused(text, reason=reason, too_large=response.status == CONTENT_TOO_LARGE)
 

@@ -38,6 +38,7 @@ from bridge.receivers.refusals import Refusal, Refused, refusal_of
 from bridge.security import Identity, ListenerSecurity, Reloaded, basic_password
 from bridge.spans import SpanBatch
 from bridge.telemetry import Instruments
+from bridge.telemetry.own_traces import Trace
 
 log = logging.getLogger(__name__)
 
@@ -196,6 +197,10 @@ class DatakitReceiver:
 
     async def _take(self, request: web.Request, lease: Lease, deadline: float) -> bytes:
         """Return the body as it came, once what it holds is committed."""
+        with self._intake.traced() as trace:
+            return await self._take_traced(request, lease, deadline, trace)
+
+    async def _take_traced(self, request: web.Request, lease: Lease, deadline: float, trace: Trace) -> bytes:
         encoding = encoding_of(request)
 
         async def claim(size: int) -> None:
@@ -209,6 +214,7 @@ class DatakitReceiver:
             inflate = partial(decompress, body, encoding, self._max_request_bytes)
             data = await self._intake.run(inflate, len(body) * GROWTH)
             await claim(len(data))
+        trace.mark("receive")
         content_type, peer = request.headers.get("Content-Type", ""), peer_host(request.remote or "")
         precision = request.query.get("precision", "")
         decode = partial(self._decode, data, content_type, peer=peer, precision=precision, received_ns=received_ns)
@@ -218,8 +224,11 @@ class DatakitReceiver:
             self._count_rejected(exc.rejected, str(exc), peer)
             raise
         self._count_rejected(points.rejected, points.rejection, peer)
+        trace.mark("decode")
         if len(points.batch):
             await self._commit(points, deadline)
+            trace.mark("commit")
+            trace.note(spans=len(points.batch))
         return body
 
     async def _commit(self, points: DecodedPoints, deadline: float) -> None:

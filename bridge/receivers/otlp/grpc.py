@@ -14,7 +14,8 @@ from typing import NoReturn
 import anyio
 import grpc
 import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1.health import OVERALL_HEALTH as OVERALL
+from grpc_health.v1.health import SERVICE_NAME
 from grpc_reflection.v1alpha import reflection
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
@@ -25,6 +26,7 @@ from bridge.errors import ConfigError
 from bridge.receivers.addresses import bind, host_port, listening_hosts, peer_host
 from bridge.receivers.admission import UNBOUNDED, Lease, Memory
 from bridge.receivers.intake import DRAIN_S, MAX_IN_FLIGHT_BYTES, MAX_REQUEST_BYTES, Decoded, Decoder, Intake
+from bridge.receivers.otlp.grpc_health import Health
 from bridge.receivers.otlp.grpc_reading import MessageReader
 from bridge.receivers.otlp.grpc_security import Authentication, server_credentials
 from bridge.receivers.otlp.status import success_protobuf
@@ -80,10 +82,12 @@ class GrpcReceiver:
         security: ListenerSecurity | None = None,
         decode: Decoder = decode_request,
         forwarder: SignalForwarder | None = None,
+        unavailable: Callable[[], str] = lambda: "",
     ) -> None:
         """`drain_s`: how long calls in flight may take to be answered once the receiver stops; `share_port`: other
         processes listen on the same port; `security`: TLS, and the tokens that senders must show; `forwarder`: takes
-        metrics and logs, which are refused without one."""
+        metrics and logs, which are refused without one; `unavailable`: why spans cannot be committed, "" when they
+        can, which is what health tells."""
         self.host = host
         self.port = port
         self._max_request_bytes = max_request_bytes
@@ -94,6 +98,7 @@ class GrpcReceiver:
         self._count_closed = instruments.closed_connections_of(self.name)
         self._security = security or ListenerSecurity()
         self._decode, self._forwarder = decode, forwarder
+        self._unavailable = unavailable
         self._intake = Intake(
             receiver=self.name,
             consumer=consumer,
@@ -113,16 +118,14 @@ class GrpcReceiver:
         """Listen while the context is open; see `bridge.component.Receiver`."""
         self._security.start()
         server = self._server()
-        serving = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs do not know it
-        health_pb2_grpc.add_HealthServicer_to_server(serving, server)
+        health = Health((OVERALL, TRACE_SERVICE), self._unavailable, server)
         try:
             self._bind(server)
-            await server.start()
-            await serving.set(TRACE_SERVICE, health_pb2.HealthCheckResponse.SERVING)
-            yield
+            async with health.told():
+                await server.start()
+                yield
         finally:
             with anyio.CancelScope(shield=True):
-                await serving.enter_graceful_shutdown()
                 await self._stop(server)
 
     def _server(self) -> grpc.aio.Server:
@@ -141,7 +144,7 @@ class GrpcReceiver:
         if self._forwarder:
             known |= {method: partial(self._forward, signal) for method, signal in _FORWARDED.items()}
         server.add_generic_rpc_handlers((_Methods(known),))
-        names = (TRACE_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (TRACE_SERVICE, SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
         return server
 
@@ -196,8 +199,10 @@ class GrpcReceiver:
         return success_protobuf(decoded.rejected, decoded.rejection)
 
     async def _take(self, context: Context, lease: Lease) -> Decoded:
-        data = await self._read(context, lease)
-        return await self._intake.take(data, self._decode, peer=peer_host(context.peer()))
+        with self._intake.traced() as trace:
+            data = await self._read(context, lease)
+            trace.mark("receive")
+            return await self._intake.take(data, self._decode, peer=peer_host(context.peer()), trace=trace)
 
     async def _read(self, context: Context, lease: Lease) -> bytes:
         data = await self._reader.read(context, lease)

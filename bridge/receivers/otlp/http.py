@@ -140,6 +140,18 @@ class HttpReceiver:
         _check_target(request, PATH if signal is None else request.path)
         if format_ is None:
             raise Refused(_UNKNOWN_CONTENT_TYPE)
+        if signal is not None and self._forwarder is not None:
+            data = await self._body(request, lease)
+            return await self._intake.forward(self._forwarder, signal, data, as_json=format_.content_type == JSON)
+        with self._intake.traced() as trace:
+            data = await self._body(request, lease)
+            trace.mark("receive")
+            peer = peer_host(request.remote or "")
+            decoded = await self._intake.take(data, format_.decode, peer=peer, trace=trace)
+        return format_.success(decoded.rejected, decoded.rejection)
+
+    async def _body(self, request: web.Request, lease: Lease) -> bytes:
+        """The body, decompressed."""
         encoding = encoding_of(request)
 
         async def claim(size: int) -> None:
@@ -151,10 +163,7 @@ class HttpReceiver:
             inflate = partial(decompress, data, encoding, self._max_request_bytes)
             data = await self._intake.run(inflate, len(data) * GROWTH)
             lease.take(len(data))
-        if signal is not None and self._forwarder is not None:
-            return await self._intake.forward(self._forwarder, signal, data, as_json=format_.content_type == JSON)
-        decoded = await self._intake.take(data, format_.decode, peer=peer_host(request.remote or ""))
-        return format_.success(decoded.rejected, decoded.rejection)
+        return data
 
 
 def _check_target(request: web.Request, path: str) -> None:

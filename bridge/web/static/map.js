@@ -4,35 +4,47 @@ import { milliseconds, number, percent } from "/static/format.js";
 
 const [WIDE, HIGH, GAP_X, GAP_Y] = [190, 44, 80, 18];
 
-// Column of each service: one behind its callers, as far as calls do not go round in a circle.
+// Column of each service: one behind its callers, but for calls that close a circle. Depth first, so that a service is
+// left after all it calls: in the order of leaving, turned round, callers come before those they call.
 function columns(services, calls) {
-  const column = new Map(services.map((service) => [service.name, 0]));
-  for (let round = 0; round < services.length; round++) {
-    let moved = false;
-    for (const call of calls) {
-      const behind = column.get(call.from) + 1;
-      if (column.get(call.to) < behind && behind < services.length && !reaches(calls, call.to, call.from)) {
-        column.set(call.to, behind);
-        moved = true;
+  const called = new Map(services.map((service) => [service.name, []]));
+  for (const call of calls) called.get(call.from).push(call.to);
+  const isCalled = new Set(calls.map((call) => call.to));
+  const names = [...called.keys()].sort((a, b) => isCalled.has(a) - isCalled.has(b));
+  const left = new Map(); // name: whether it was left already
+  const order = [];
+  const ahead = new Map(services.map((service) => [service.name, []]));
+  for (const name of names) {
+    const stack = left.has(name) ? [] : [[name, 0]];
+    while (stack.length) {
+      const top = stack.at(-1);
+      const [at, next] = top;
+      if (next === 0) left.set(at, false);
+      if (next === called.get(at).length) {
+        left.set(at, true);
+        order.push(at);
+        stack.pop();
+        continue;
       }
+      const to = called.get(at)[top[1]++];
+      if (left.get(to) === false) continue; // it would close a circle
+      ahead.get(at).push(to);
+      if (!left.has(to)) stack.push([to, 0]);
     }
-    if (!moved) break;
+  }
+  const column = new Map(names.map((name) => [name, 0]));
+  for (const at of order.toReversed()) {
+    for (const to of ahead.get(at)) column.set(to, Math.max(column.get(to), column.get(at) + 1));
   }
   return column;
 }
 
-function reaches(calls, from, to) {
-  const seen = new Set([from]);
-  const open = [from];
-  while (open.length) {
-    const at = open.pop();
-    if (at === to) return true;
-    for (const call of calls) if (call.from === at && !seen.has(call.to)) { seen.add(call.to); open.push(call.to); }
-  }
-  return false;
-}
+const MOST = 60; // boxes that somebody can still read
 
-export function serviceMap({ services, calls }) {
+export function serviceMap(all) {
+  const services = [...all.services].sort((a, b) => b.per_s - a.per_s).slice(0, MOST);
+  const shown = new Set(services.map((service) => service.name));
+  const calls = all.calls.filter((call) => shown.has(call.from) && shown.has(call.to));
   const column = columns(services, calls);
   const filled = [];
   const place = new Map();
@@ -41,7 +53,7 @@ export function serviceMap({ services, calls }) {
     filled[at] = (filled[at] ?? 0) + 1;
     place.set(service.name, [at * (WIDE + GAP_X), (filled[at] - 1) * (HIGH + GAP_Y)]);
   }
-  const most = Math.max(...[...filled].map((count) => count ?? 0));
+  const most = Math.max(...Array.from(filled, (count) => count ?? 0));
   const drawing = svg("svg", {
     class: "map", role: "img", "aria-label": "map of services; the tables below say the same",
     viewBox: `-4 -4 ${filled.length * (WIDE + GAP_X) - GAP_X + 8} ${most * (HIGH + GAP_Y) - GAP_Y + 8}`,

@@ -11,8 +11,13 @@ let generation = 0;
 
 async function ask(path) {
   const token = sessionStorage.getItem("token");
-  const answer = await fetch(path, { headers: token ? { authorization: `Bearer ${token}` } : {} });
+  const header = sessionStorage.getItem("header");
+  const shown = token ? { [header ?? "authorization"]: header ? token : `Bearer ${token}` } : {};
+  const answer = await fetch(path, { headers: shown });
   if (answer.status === 401) {
+    const own = /header="([^"]+)"/.exec(answer.headers.get("www-authenticate") ?? "");
+    if (own) sessionStorage.setItem("header", own[1]);
+    else sessionStorage.removeItem("header");
     await askForToken();
     return ask(path);
   }
@@ -28,7 +33,8 @@ function askForToken() {
     dialog.addEventListener(
       "close",
       () => {
-        sessionStorage.setItem("token", dialog.querySelector("input").value);
+        // what no header can hold is no token, and would make every further request fail
+        sessionStorage.setItem("token", dialog.querySelector("input").value.trim().replace(/[^\x21-\x7e]/g, ""));
         asking = undefined;
         done();
       },
@@ -37,10 +43,6 @@ function askForToken() {
     dialog.showModal();
   });
   return asking;
-}
-
-function show(...parts) {
-  main.replaceChildren(...parts);
 }
 
 // ---- What holds for every view: the light, problems in words, a line about the bridge.
@@ -74,10 +76,16 @@ function frame(worst, problems) {
 
 // ---- Now
 
+function why(reasons) {
+  const texts = Object.entries(reasons).map(([reason, count]) => `${reason} ${number(count)}`);
+  return texts.length ? texts.join(", ") : "none";
+}
+
 async function now() {
-  if (!status) return;
+  if (!status) return [card("Now", el("p", { class: "quiet" }, "The bridge does not answer yet."))];
   const flow = (name) => status[name].reduce((sum, part) => sum + part.spans_per_s, 0);
-  show(
+  const { lag_s: lag } = status.linker;
+  return [
     card(
       "In and out",
       el("div", { class: "figures" },
@@ -85,14 +93,16 @@ async function now() {
         el("div", {}, el("div", { class: "figure" }, number(flow("exporters"))), el("div", { class: "quiet" }, "spans/s out, all exporters")),
       ),
       sparkline(status.lines),
-      el("p", { class: "quiet" }, "The last hour: blue in, green out."),
+      el("p", { class: "quiet" }, "The last hour: thin line in, thick line out."),
     ),
     card(
       "What waits",
       table(["", ""], [
         ["Spans waiting for their trace", number(status.linker.waiting_spans)],
         ["Spans remembered for late ones", number(status.linker.retained_spans)],
-        ["A trace leaves when nothing joined it for", seconds(status.window_s)],
+        ["Window: a trace leaves when nothing joined it for", seconds(status.window_s)],
+        ["Lag: from the end of its last span until it leaves, median", lag === null ? "not known" : seconds(lag)],
+        ["Then undelivered for, at most", seconds(Math.max(0, ...status.exporters.map((e) => e.oldest_undelivered_s)))],
         ["Traces kept for this page", number(status.kept_traces)],
       ]),
     ),
@@ -105,8 +115,10 @@ async function now() {
     card(
       "Receivers",
       table(
-        ["receiver", "address", "spans/s", "spans", "refused requests"],
-        status.receivers.map((r) => [r.name, r.address || "off", number(r.spans_per_s), number(r.spans), number(r.refused_requests)]),
+        ["receiver", "address", "spans/s", "data/s", "spans", "pushed back or refused/s", "requests pushed back or refused, by reason"],
+        status.receivers.map((r) => [
+          r.name, r.address || "off", number(r.spans_per_s), bytes(r.bytes_per_s), number(r.spans), number(r.refused_per_s), why(r.refused_by_reason),
+        ]),
       ),
       "wide",
     ),
@@ -123,7 +135,7 @@ async function now() {
         : el("p", {}, "None: traces are linked, and go nowhere. Add an [exporters.NAME] table to the settings."),
       "wide",
     ),
-  );
+  ];
 }
 
 // ---- Links
@@ -132,29 +144,39 @@ async function links() {
   const said = await ask("/api/links");
   const all = Object.values(said.edges).reduce((sum, count) => sum + count, 0);
   const share = (counts, whole) =>
-    Object.entries(counts).sort((a, b) => b[1] - a[1]).map(([name, count]) => [name, number(count), whole ? percent(count / whole) : ""]);
-  show(
+    Object.entries(counts).sort((a, b) => b[1] - a[1]).map(([name, count]) => [name, number(count), ...(whole ? [percent(count / whole)] : [])]);
+  const kept = el("p", { class: "quiet" }, `From the ${number(said.kept_traces)} traces kept for this page, not from all.`);
+  return [
     card(
       "Edges of the last hour, by how they were found",
       all ? table(["method", "edges", "share"], share(said.edges, all)) : el("p", { class: "quiet" }, "No span has left yet."),
-      el("p", { class: "quiet" }, "none: spans without a parent, which are the roots of traces."),
+      el("p", { class: "quiet" },
+        said.unlinked_share === null ? "" : `${percent(said.unlinked_share)} unlinked: method none, spans without a parent, which are the roots of traces. `,
+        `Counted since ${clock(said.since_s * 1000)}.`),
     ),
-    card("How sure kept edges are", table(["confidence", "edges"], Object.entries(said.confidence).reverse().map(([c, n]) => [c, number(n)]))),
+    card(
+      "How sure edges are",
+      Object.keys(said.confidence).length
+        ? table(["confidence", "edges"], Object.entries(said.confidence).reverse().map(([c, n]) => [c === "1.0" ? "1" : `${c} to ${(Number(c) + 0.1).toFixed(1)}`, number(n)]))
+        : el("p", { class: "quiet" }, "No edge is kept."),
+      kept,
+    ),
     card(
       "Contradictions and oddities",
-      Object.keys(said.oddities).length ? table(["kind", "times", ""], share(said.oddities, 0)) : el("p", { class: "good" }, "None."),
+      Object.keys(said.oddities).length ? table(["kind", "times"], share(said.oddities, 0)) : el("p", { class: "good" }, "None."),
     ),
     card(
       "What became of spans",
-      Object.keys(said.outcomes).length ? table(["outcome", "spans", ""], share(said.outcomes, 0)) : el("p", { class: "quiet" }, "None has left yet."),
+      Object.keys(said.outcomes).length ? table(["outcome", "spans"], share(said.outcomes, 0)) : el("p", { class: "quiet" }, "None has left yet."),
     ),
     card(
       "Clocks of hosts",
       said.clocks.length
         ? table(["host", "ahead by"], said.clocks.map((c) => [c.host || "(unnamed)", milliseconds(c.offset_ms)]))
         : el("p", { class: "quiet" }, "Not known: no two hosts were compared."),
+      kept.cloneNode(true),
     ),
-  );
+  ];
 }
 
 // ---- Traces
@@ -167,6 +189,7 @@ const fields = [
 ];
 
 async function traces(parameters) {
+  const own = view;
   const found = el("div", { "aria-live": "polite" });
   const form = el(
     "form",
@@ -186,18 +209,23 @@ async function traces(parameters) {
     if (location.hash === target) route();
     else location.hash = target;
   });
-  show(card("Recent traces", form, "wide"), card("Found", found, "wide"));
+  search(own, parameters, found);
+  return [card("Recent traces", form, "wide"), card("Found", found, "wide")];
+}
+
+// Fills in what was found; the form is there meanwhile.
+async function search(own, parameters, found) {
   try {
     const answer = await ask(`/api/traces?${parameters}`);
     const rows = answer.traces.map((t) => [
       el("a", { href: `#/traces/${t.trace_id}`, class: "row" }, `${t.service}: ${t.name || "(no name)"}`),
-      milliseconds(t.duration_ns / 1e6), number(t.spans), t.services.join(", "), t.error ? "failed" : "", clock(t.start_ns / 1e6),
+      milliseconds(t.duration_ms), number(t.spans), t.services.join(", "), t.error ? "failed" : "", clock(t.start_ms),
     ]);
     found.className = "found";
-    view.live = !answer.kept; // the first ones show up by themselves
+    own.live = !answer.kept; // the first ones show up by themselves
     found.replaceChildren(
       rows.length
-        ? table(["trace", "duration", "spans", "services", "", "began"], rows)
+        ? table(["trace", "duration", "spans", "services", "state", "began"], rows)
         : el("p", { class: "quiet" }, answer.kept ? "No kept trace fits." : "None has left yet: a trace leaves when nothing has joined it for a window."),
     );
   } catch (error) {
@@ -206,10 +234,16 @@ async function traces(parameters) {
 }
 
 async function trace(id) {
-  const data = await ask(`/api/traces/${id}`);
+  const data = await ask(`/api/traces/${encodeURIComponent(id)}`);
   const copy = el("button", {}, "Copy as OTLP JSON");
   copy.addEventListener("click", async () => {
-    const text = JSON.stringify(await ask(`/api/traces/${id}/otlp`));
+    let text;
+    try {
+      text = JSON.stringify(await ask(`/api/traces/${id}/otlp`));
+    } catch (error) {
+      copy.textContent = `Not copied: ${error.message}`;
+      return;
+    }
     try {
       await navigator.clipboard.writeText(text);
       copy.textContent = "Copied";
@@ -217,23 +251,23 @@ async function trace(id) {
       // without a secure origin or permission there is no clipboard: hand the text over as a file
       const link = el("a", { href: URL.createObjectURL(new Blob([text], { type: "application/json" })), download: `${id}.otlp.json` });
       link.click();
-      URL.revokeObjectURL(link.href);
+      setTimeout(() => URL.revokeObjectURL(link.href), 60000);
       copy.textContent = "Saved";
     }
   });
-  show(
+  return [
     card(
       `${data.service}: ${data.name || "(no name)"}`,
-      el("p", {}, `${number(data.spans)} spans, ${milliseconds(data.duration_ns / 1e6)}, began ${clock(data.start_ns / 1e6)}. Trace `, el("code", {}, id)),
+      el("p", {}, `${number(data.spans)} spans, ${milliseconds(data.duration_ms)}, began ${clock(data.start_ms)}. Trace `, el("code", {}, id)),
       el("div", { class: "actions" },
         el("a", { href: "#/traces" }, "All traces"), copy,
         data.url ? el("a", { href: data.url, rel: "noreferrer", target: "_blank" }, "Open in the backend") : "",
       ),
-      data.hidden_spans ? el("p", { class: "quiet" }, `${number(data.hidden_spans)} further spans are not drawn.`) : "",
+      data.hidden_spans ? el("p", { class: "quiet" }, `${number(data.hidden_spans)} further spans were not kept for this page; the exporters have them.`) : "",
       waterfall(data.details),
       "wide",
     ),
-  );
+  ];
 }
 
 // ---- Services
@@ -241,12 +275,14 @@ async function trace(id) {
 async function services() {
   const data = await ask("/api/services");
   const figures = (part) => [number(part.per_s), percent(part.errors), part.p50_ms === null ? "–" : milliseconds(part.p50_ms), part.p95_ms === null ? "–" : milliseconds(part.p95_ms)];
-  show(
+  return [
     card("Map of services", data.services.length ? serviceMap(data) : el("p", { class: "quiet" }, "No trace has left yet."),
-      el("p", { class: "quiet" }, `From ${number(data.traces)} kept traces, ${percent(data.share)} of what left; rates are scaled up accordingly.`), "wide"),
+      el("p", { class: "quiet" }, `From ${number(data.traces)} kept traces, ${percent(data.share)} of what left; rates are scaled up accordingly.`,
+        data.hidden_services || data.hidden_calls ? ` ${number(data.hidden_services)} further services and ${number(data.hidden_calls)} further calls, less busy, are left out.` : "",
+        data.services.length > 60 ? " The map has the 60 busiest." : ""), "wide"),
     card("Services", table(["service", "requests/s", "failed", "p50", "p95"], data.services.map((s) => [el("a", { href: `#/traces?service=${encodeURIComponent(s.name)}` }, s.name), ...figures(s)])), "wide"),
     card("Calls", table(["from", "to", "calls/s", "failed", "p50", "p95"], data.calls.map((c) => [c.from, c.to, ...figures(c)])), "wide"),
-  );
+  ];
 }
 
 // ---- Routes, keys, time
@@ -260,11 +296,14 @@ const views = {
 
 async function draw() {
   const own = ++generation;
+  let parts;
   try {
-    await view.load();
+    parts = await view.load();
   } catch (error) {
-    if (own === generation) show(card("This cannot be shown", el("p", { class: "bad" }, error.message)));
+    parts = [card("This cannot be shown", el("p", { class: "bad" }, error.message))];
   }
+  // somebody may have gone on to another view meanwhile
+  if (own === generation) main.replaceChildren(...parts);
 }
 
 async function route() {
@@ -276,6 +315,7 @@ async function route() {
     if (link.getAttribute("href") === `#/${known}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
+  document.title = `${known[0].toUpperCase()}${known.slice(1)} – eSpan bridge`;
   await draw();
 }
 
@@ -302,6 +342,11 @@ async function live() {
   setTimeout(live, EVERY_MS);
 }
 
+// the place behind # is the view's: a link into the page would end it
+document.querySelector("a.skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  main.focus();
+});
 addEventListener("hashchange", route);
 addEventListener("keydown", onKey);
 await refresh();

@@ -27,7 +27,7 @@ export function table(heads, rows) {
   const body = rows.map((row) => el("tr", {}, ...row.map(cell)));
   const numeric = heads.map((_, at) => rows.length > 0 && rows.every((row) => isNumber(row[at])));
   const head = heads.some(Boolean)
-    ? [el("thead", {}, el("tr", {}, ...heads.map((text, at) => el("th", { scope: "col", ...(numeric[at] ? { class: "number" } : {}) }, text))))]
+    ? [el("thead", {}, el("tr", {}, ...heads.map((text, at) => (text ? el("th", { scope: "col", ...(numeric[at] ? { class: "number" } : {}) }, text) : el("td", {})))))]
     : [];
   return el("table", {}, ...head, el("tbody", {}, ...body));
 }

@@ -46,25 +46,25 @@ function detail(span) {
   const facts = {
     "found by": span.method ? `${METHODS[span.method] ?? span.method}${span.confidence === null ? "" : `, ${(100 * span.confidence).toFixed(0)} % sure`}` : "it is a root",
     kind: span.kind || "unknown", host: span.host || "unknown", "span id": span.span_id, "parent id": span.parent_id || "none",
-    duration: milliseconds(span.duration_ns / 1e6),
-    ...(span.clock_offset_ns === null ? {} : { "clock of the host": `ahead by ${milliseconds(span.clock_offset_ns / 1e6)}` }),
+    duration: milliseconds(span.duration_ms),
+    ...(span.clock_offset_ms === null ? {} : { "clock of the host": `ahead by ${milliseconds(span.clock_offset_ms)}` }),
   };
   return el("div", { class: "detail" }, el("dl", {}, ...Object.entries(facts).flatMap(([name, text]) => [el("dt", {}, name), el("dd", {}, text)])));
 }
 
 export function waterfall(spans) {
   // a span whose start is not known would lie far to the left of all others
-  const length = Math.max(...spans.map((span) => span.after_ns + span.duration_ns), 1);
+  const length = Math.max(...spans.map((span) => span.after_ms + span.duration_ms), 1e-6);
   const rows = ordered(spans).map(([span, depth]) => {
     const name = el("span", { class: "name" }, el("b", {}, span.service), ` ${span.name || "(no name)"}`);
     name.style.paddingLeft = `${0.8 * Math.min(depth, DEEPEST)}rem`;
     const bar = el("i", span.error ? { class: "failed" } : {});
-    const left = Math.max(0, (100 * span.after_ns) / length);
-    const wide = Math.max(0, Math.min(100 - left, (100 * span.duration_ns) / length));
+    const left = Math.max(0, (100 * span.after_ms) / length);
+    const wide = Math.max(0, Math.min(100 - left, (100 * span.duration_ms) / length));
     bar.style.left = `${left}%`;
     bar.style.width = `${wide}%`;
     const behind = left + wide <= 85;
-    const text = el("em", behind || left >= 15 ? {} : { class: "on" }, milliseconds(span.duration_ns / 1e6));
+    const text = el("em", behind || left >= 15 ? {} : { class: "on" }, milliseconds(span.duration_ms));
     if (!behind && left >= 15) text.style.right = `${100 - left}%`;
     else text.style.left = `${behind ? left + wide : left}%`;
     const row = el("button", { class: "span", type: "button", "aria-expanded": "false" }, name, el("span", {}, edge(span)), el("span", { class: "track" }, bar, text));

@@ -8,8 +8,8 @@ import pytest
 
 from bridge.component import SpanStore, StoredBatch, TickSummary
 from bridge.errors import StoreUnavailable
-from bridge.spans import Departure, Outcome, SpanBatch
-from tests.support.stored import assert_linked, assert_same_table, departure_of, random_batch, rows_of
+from bridge.spans import Departure, LinkedSpans, Outcome, SpanBatch
+from tests.support.stored import assert_linked, assert_same_table, departure_of, random_batch, rows_of, with_traces
 
 MakeStore = Callable[[], SpanStore]
 
@@ -385,3 +385,54 @@ async def test_closed_store_refuses_writes(make_store: MakeStore) -> None:
     for write in (store.append(random_batch(1, 1), 0), store.forget(0), store.register([]), store.advance("a", 0)):
         with pytest.raises(StoreUnavailable):
             await write
+
+
+async def previewed(store: SpanStore, most: int, *sizes: int) -> tuple[LinkedSpans, Departure, dict[int, SpanBatch]]:
+    """What is seen of a tick of four batches, its rows in traces of these sizes; the store keeps it."""
+    batches = {}
+    for seed in range(4):
+        batch = random_batch(seed, 5)
+        batches[await store.append(batch, 0)] = batch
+    departure = departure_of(rows_of(*((number, 5) for number in batches)), 3, Outcome.EXPORT)
+    departure = with_traces(departure, sizes)
+    await store.register(["slow"])
+    tick = await store.commit_tick(departure, 1)
+    return await store.preview_tick(tick, most), departure, batches
+
+
+@pytest.mark.parametrize(
+    ("most", "seen"), [(0, 0), (1, 1), (2, 2), (5, 3), (6, 6), (7, 6), (12, 6), (13, 13), (19, 13), (20, 20), (99, 20)]
+)
+async def test_a_preview_has_the_first_traces(make_store: MakeStore, most: int, seen: int) -> None:
+    """Whole ones as far as they fit, here of 3, 3 and 7 spans and the rest; part of the first where it is larger."""
+    store = make_store()
+    async with store.running():
+        found, departure, batches = await previewed(store, most, 3, 3, 7)
+        assert_linked(found, found.tick, departure, batches, range(seen))
+
+
+async def test_a_preview_changes_nothing(make_store: MakeStore) -> None:
+    """The whole tick is there for exporters afterwards, also when only the stored payload is left of it."""
+    store = make_store()
+    async with store.running():
+        found, departure, batches = await previewed(store, 7, 3, 3)
+        assert_linked(await store.read_tick(found.tick), found.tick, departure, batches)
+    store = make_store()
+    async with store.running():
+        again = await store.preview_tick(found.tick, 7)
+        assert_linked(again, found.tick, departure, batches, range(6))
+        assert (await store.cursors())["slow"] < found.tick
+        assert_linked(await store.read_tick(found.tick), found.tick, departure, batches)
+
+
+async def test_a_preview_of_what_is_gone_is_refused(make_store: MakeStore) -> None:
+    """A tick that never was, and one that was delivered and forgotten."""
+    store = make_store()
+    async with store.running():
+        found, _, _ = await previewed(store, 1)
+        with pytest.raises(LookupError):
+            await store.preview_tick(found.tick + 1, 1)
+        await store.advance("slow", found.tick)
+        await store.forget(1 << 60)
+        with pytest.raises(LookupError):
+            await store.preview_tick(found.tick, 1)

@@ -33,14 +33,14 @@ def call(*command: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 def test_check_of_the_sample_succeeds() -> None:
     """python -m bridge is espan-bridge; conf/bridge.toml can be used as it is."""
-    done = call("-m", "bridge", "check", "--config", "conf/bridge.toml")
+    done = call("-m", "bridge", "check", "--settings-only", "--config", "conf/bridge.toml")
     assert (done.returncode, done.stderr) == (0, "")
     assert 'endpoint = "http://localhost:14317"' in done.stdout
 
 
 def test_check_says_what_memory_comes_to_and_where_it_is_too_little(tmp_path: Path) -> None:
     """Before anything is started."""
-    check = ("-m", "bridge", "check", "--config", str(tmp_path / "bridge.toml"))
+    check = ("-m", "bridge", "check", "--settings-only", "--config", str(tmp_path / "bridge.toml"))
     backend = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://backend:4317"}
     (tmp_path / "bridge.toml").write_text('memory_limit = "1GiB"\n')
     done = call(*check, **backend)
@@ -54,7 +54,7 @@ def test_check_says_what_memory_comes_to_and_where_it_is_too_little(tmp_path: Pa
 
 def test_check_of_the_image_needs_a_backend_from_the_environment() -> None:
     """conf/docker.toml names none, and says so."""
-    check = ("-m", "bridge", "check", "--config", "conf/docker.toml")
+    check = ("-m", "bridge", "check", "--settings-only", "--config", "conf/docker.toml")
     assert call(*check, OTEL_EXPORTER_OTLP_ENDPOINT="http://backend:4317").returncode == 0
     done = call(*check)
     assert done.returncode == 2
@@ -63,7 +63,7 @@ def test_check_of_the_image_needs_a_backend_from_the_environment() -> None:
 
 def test_without_a_file_the_environment_is_enough() -> None:
     """As in a container that only has variables."""
-    done = call("-m", "bridge", "check", OTEL_EXPORTER_OTLP_ENDPOINT="http://backend:4317")
+    done = call("-m", "bridge", "check", "--settings-only", OTEL_EXPORTER_OTLP_ENDPOINT="http://backend:4317")
     assert done.returncode == 0
     assert "[exporters.otlp]" in done.stdout
 

@@ -126,13 +126,13 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
         if name.startswith(("ENV_", "OTEL_")):
             monkeypatch.delenv(name)
 
-    def run(text: str | None, environ: Mapping[str, str] | None = None) -> tuple[int, str]:
+    def run(text: str | None, environ: Mapping[str, str] | None = None, *more: str) -> tuple[int, str]:
         path = tmp_path / "bridge.toml"
         options = []
         if text is not None:
             path.write_text(text, encoding="utf-8")
             options = ["--config", str(path)]
-        done = CliRunner().invoke(main, ["check", *options], env=dict(environ or {}))
+        done = CliRunner().invoke(main, ["check", *options, *more], env=dict(environ or {}))
         return done.exit_code, done.output + repr(done.exception)
 
     return run
@@ -161,7 +161,8 @@ def test_no_listing_of_good_settings_shows_a_secret(check: Check) -> None:
     planted = Planted()
     names = [str(number) for number in range(16)]
     code, output = check(GOOD.format(*map(planted, names)), {"ENV_DATAWAY": f"https://g?token={planted('variable')}"})
-    assert code == 0, output
+    assert code == 1, "none of these backends is there"
+    assert output.count("exporters.") >= 4
     assert planted.found_in(output) == []
     assert 'tokens = ["***", "***"]' in output
 
@@ -212,6 +213,6 @@ def test_no_error_of_a_part_shows_a_secret() -> None:
 
 def test_check_warns_of_listeners_that_are_open_to_others(check: Check) -> None:
     """They can be used all the same."""
-    code, output = check(f'[web]\nhost = "::"\n{BACKEND}')
+    code, output = check(f'[web]\nhost = "::"\n{BACKEND}', {}, "--settings-only")
     assert code == 0
     assert "warning: web listens beyond this machine" in output

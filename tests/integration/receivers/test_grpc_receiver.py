@@ -245,7 +245,7 @@ async def test_gzip_bomb_is_resource_exhausted_without_being_inflated(start: Any
 
 
 async def test_client_deadline_leaves_one_writer_and_no_half_write(
-    start: Any, owning_consumer: Any, request_of: Request
+    owning_consumer: Any, start: Any, request_of: Request
 ) -> None:
     """A deadline cancels the handler, not the write: that goes on, ends whole, and no second one runs beside it."""
     receiver, client = await start(consumer=owning_consumer)

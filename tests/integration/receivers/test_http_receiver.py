@@ -544,16 +544,16 @@ async def test_localhost_is_both_loopback_addresses(start: Any, request_of: Requ
     assert decoder.peers == hosts
 
 
-async def test_grpc_on_the_http_port_is_told_so(
+async def test_grpc_on_the_http_port_disturbs_nobody(
     start: Any, request_of: Request, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A gRPC client ends with UNAVAILABLE; nothing is logged as an error and others go on."""
+    """A gRPC client ends with UNAVAILABLE (test_wrong_ports has the text); nothing is an error, and others go on."""
     receiver, client = await start()
     async with grpc.aio.insecure_channel(receiver.address) as channel:
         call = channel.unary_unary("/opentelemetry.proto.collector.trace.v1.TraceService/Export")(b"", timeout=20)
         assert await call.code() is grpc.StatusCode.UNAVAILABLE
     assert (await client.post(request_of("a"))).code == 200
-    assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
+    assert [r for r in caplog.records if r.levelno >= logging.ERROR] == []
 
 
 async def test_bytes_that_are_no_http_are_400_and_not_logged(start: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -108,3 +108,25 @@ async def test_damaged_columns_cost_their_batch(
         assert [stored.number async for stored in store.recover()] == [1, 3]
         assert_linked(await store.read_tick(1), 1, departures[1], batches)
     assert [(r.levelname, r.batch, r.spans) for r in caplog.records] == [("ERROR", 2, 40)]
+
+
+@pytest.mark.parametrize("kind", ["row", "page", "decisions"])
+async def test_a_preview_of_what_is_damaged_tells_nobody(
+    make_store: MakeStore, folder: Path, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    """Whoever looks is refused; what is lost is told by the exporter that comes upon it, and once."""
+    batches, departures = await batches_that_left(make_store)
+    if kind == "page":
+        break_page(folder, 1)
+    elif kind == "row":
+        break_row(folder, "UPDATE payload SET data = substr(data, 1, length(data) - 9) WHERE batch = 1")
+    else:
+        break_row(folder, "UPDATE tick SET departure = substr(departure, 1, 30) WHERE number = 1")
+    store = make_store()
+    async with store.running():
+        with pytest.raises(LookupError):
+            await store.preview_tick(1, 1000)
+        assert_linked(await store.preview_tick(2, 1000), 2, departures[2], batches)
+        assert caplog.records == []
+        await store.read_tick(1)
+    assert len(caplog.records) == 1

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
@@ -32,9 +32,11 @@ from tests.support.stored import (
     assert_same_table,
     block_spans,
     departure_of,
+    first_traces,
     random_batch,
     random_block,
     rows_of,
+    with_traces,
 )
 
 DTYPES = ("u1", "i1", "u2", "u4", "i4", "u8", "i8", "f4", "f8")
@@ -184,6 +186,26 @@ def test_linked_spans_are_those_of_the_plain_loop(seed: int, sizes: list[int], d
     for number in data.draw(st.permutations(builder.batches)):
         builder.add(number, batches[number].payload)
     assert_linked(builder.finish(), 3, departure, batches)
+
+
+@settings(max_examples=60)
+@given(SEEDS, st.integers(0, 30), st.integers(0, 35), st.lists(st.integers(1, 9), max_size=8))
+@example(1, 0, 0, [])
+@example(1, 0, 5, [])
+@example(1, 1, 0, [])
+@example(1, 1, 1, [])
+@example(1, 30, 1, [2])
+@example(1, 30, 0, [2])
+def test_the_first_traces_are_those_of_the_plain_loop(seed: int, n: int, most: int, sizes: list[int]) -> None:
+    """Whole ones as far as they fit; part of the first where it is larger than what is wanted by itself."""
+    batch = random_batch(seed, n)
+    departure = with_traces(departure_of(rows_of((7, n)), seed), sizes)
+    builder = LinkedSpansBuilder(3, departure, most)
+    for number in builder.batches:
+        builder.add(number, batch.payload)
+    rows = first_traces(departure, most)
+    assert len(rows) <= most
+    assert_linked(builder.finish(), 3, departure, {7: batch}, rows)
 
 
 @settings(max_examples=40)

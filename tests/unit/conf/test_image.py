@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from bridge.config import load
+from tests.support.kustomize import read
 
 ROOT = Path(__file__).resolve().parents[3]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -114,10 +114,8 @@ def test_only_what_the_image_is_made_of_is_sent_to_the_builder() -> None:
 
 
 def deployment() -> dict[str, Any]:
-    """The pod of the manifest."""
-    objects = yaml.safe_load_all((ROOT / "conf" / "kubernetes.yaml").read_text())
-    (found,) = [each for each in objects if each["kind"] == "Deployment"]
-    pod: dict[str, Any] = found["spec"]["template"]["spec"]
+    """The pod that conf/kubernetes makes of it."""
+    pod: dict[str, Any] = read(ROOT / "conf" / "kubernetes" / "base" / "deployment.yaml")["spec"]["template"]["spec"]
     return pod
 
 

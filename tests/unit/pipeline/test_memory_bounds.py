@@ -56,7 +56,8 @@ def test_everything_at_its_bound_fits_into_the_limit(limit: int, workers: int) -
     bodies = memory.BODY_COST * bounds.in_flight_bytes
     rows = memory.WAITING_COST * bounds.waiting_spans + memory.LEFT_COST * bounds.remembered_spans
     assert bounds.limit_bytes == limit
-    assert programs + bodies + rows + bounds.tick_bytes < limit
+    assert programs + bodies + rows + bounds.tick_bytes + bounds.page_bytes < limit
+    assert 0 < bounds.page_bytes <= memory.PAGE_BYTES
     assert memory.BODY_COST * bounds.request_bytes >= memory.SPAN_COST * bounds.request_spans
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from opentelemetry.metrics import Counter, Histogram
 
 from bridge.telemetry import Instruments
+from bridge.telemetry.levels import Level
 from bridge.telemetry.metrics import running_metrics
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "metrics.md"
@@ -30,6 +31,9 @@ def shown() -> dict[str, tuple[str, str]]:
         instruments.watch_exporters(up=lambda: each, parked=lambda: each, last_success_s=lambda: {"backend": 1.5})
         instruments.watch_store(lambda: {"used": 1, "free": 1, "limit": 1})
         instruments.watch_certificate_expiries(lambda: {"web": 1.5})
+        instruments.watch_process(cpu_s=lambda: 1.5, uptime_s=lambda: 1.5, version="0")
+        instruments.levels.watch("web", lambda: Level(1, 1, 1))
+        instruments.watch_listeners()
         text = metrics.prometheus_text().decode()
     types = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.M))
     texts = dict(re.findall(r"^# HELP (\w+) (.+)$", text, re.M))

@@ -2,15 +2,15 @@
 
 from bridge.web.services import service_map
 from bridge.web.traces import RecentTraces
-from tests.unit.web.test_web_traces import request, span
+from tests.unit.web.test_web_traces import MIB, request, span
 
 
 def a_map(share: float = 1.0, since_s: float = 0.0) -> dict[str, object]:
-    traces = RecentTraces(10)
+    traces = RecentTraces(10, MIB)
     for number in range(1, 5):
         calls = [span(2, number, 1, end_ms=10 * number, failed=number == 4)]
         traces.add([request(("shop", [span(1, number, end_ms=100)]), ("bank", calls))], 100.0 + number)
-    return service_map(traces, since_s=since_s, now_s=111.0, share=share)
+    return service_map(traces, since_s=since_s, now_s=111.0, share_since=lambda _: share)
 
 
 def test_requests_calls_errors_and_durations() -> None:

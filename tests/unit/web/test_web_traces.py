@@ -1,12 +1,18 @@
 """The ring of recent traces, and searching in it."""
 
+import gc
+import tracemalloc
+
+import pytest
+from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from bridge.web.traces import RecentTraces, Search
+from bridge.web.traces import MAX_SPANS, SPAN_COST, TRACE_COST, RecentTraces, Search
 
 MS = 10**6
+MIB = 1 << 20
 
 
 def text(key: str, value: str) -> KeyValue:
@@ -36,7 +42,7 @@ def request(*groups: tuple[str, list[Span]]) -> bytes:
 
 
 def ring(*requests: bytes, keep: int = 10) -> RecentTraces:
-    traces = RecentTraces(keep)
+    traces = RecentTraces(keep, MIB)
     traces.add(requests, 1.0)
     return traces
 
@@ -74,13 +80,68 @@ def test_late_spans_join_a_trace_that_is_there() -> None:
     assert len(trace.spans) == 2
 
 
-def test_the_ring_is_bounded_by_number_and_by_bytes() -> None:
-    """The oldest go first; one that is larger than the bound by itself stays alone."""
+def test_the_ring_is_bounded_by_number_and_by_memory() -> None:
+    """The oldest go first; one that is larger than the bound by itself is not kept."""
     by_number = ring(*(request(("shop", [span(n, n)])) for n in range(1, 6)), keep=3)
     assert ids(by_number, Search()) == [5, 4, 3]
-    by_bytes = RecentTraces(100, max_bytes=10)
-    by_bytes.add([request(("shop", [span(1, 1)])), request(("shop", [span(2, 2)]))], 1.0)
-    assert ids(by_bytes, Search()) == [2]
+    by_memory = RecentTraces(100, max_bytes=2 * (SPAN_COST + TRACE_COST))
+    by_memory.add([request(("shop", [span(1, 1)])), request(("shop", [span(2, 2)]))], 1.0)
+    assert ids(by_memory, Search()) == [2]
+    large = span(3, 3)
+    large.name = "x" * 3 * (SPAN_COST + TRACE_COST)
+    by_memory.add([request(("shop", [large]))], 1.0)
+    assert (len(by_memory), by_memory.bytes) == (0, 0)
+
+
+def test_one_trace_does_not_grow_without_end() -> None:
+    """A sender that never ends a trace: what is beyond the bounds of one is counted."""
+    traces = RecentTraces(10, 64 * MIB)
+    for first in range(0, MAX_SPANS + 2000, 1000):
+        traces.add([request(("shop", [span(n, 7) for n in range(first + 1, first + 1001)]))], 1.0)
+    trace = traces.get(f"{7:032x}")
+    assert trace is not None
+    assert (len(trace.spans), trace.hidden_spans) == (MAX_SPANS, 2000)
+    assert len(ExportTraceServiceRequest.FromString(trace.request).resource_spans) == MAX_SPANS / 1000
+    small = RecentTraces(10, 64 * 1024)
+    small.add([request(("shop", [span(n, 7) for n in range(1, 1001)]))], 1.0)
+    assert len(small) == 1
+    assert small.bytes <= 64 * 1024
+
+
+def test_what_was_let_go_costs_nothing() -> None:
+    """And later spans of it are a trace of their own."""
+    traces = ring(request(("shop", [span(1, 7), span(2, 8)])))
+    assert traces.bytes > 0
+    traces.clear()
+    assert (len(traces), traces.bytes) == (0, 0)
+    traces.add([request(("shop", [span(3, 7)]))], 1.0)
+    assert ids(traces, Search()) == [7]
+
+
+def test_memory_is_what_is_counted() -> None:
+    """Texts that are all different: the most that spans take, besides their OTLP."""
+    parts = [request(("shop", [span(5 * t + n, t, 5 * t + n - 1) for n in range(5)])) for t in range(1, 401)]
+    gc.collect()
+    tracemalloc.start()
+    try:
+        traces = RecentTraces(1000, 64 * MIB)
+        for part in parts:
+            traces.add([part], 1.0)
+        gc.collect()
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(traces) == 400
+    assert taken <= traces.bytes <= 2 * taken
+
+
+def test_texts_that_cannot_be_read_change_nothing() -> None:
+    """No UTF-8: whoever adds is told."""
+    traces = ring(request(("shop", [span(1, 7)])))
+    broken = request(("shop", [span(2, 8)])).replace(b"GET /2", b"GET \xff2")
+    with pytest.raises(DecodeError):
+        traces.add([broken], 1.0)
+    assert ids(traces, Search()) == [7]
 
 
 def test_search_by_every_field() -> None:
@@ -125,3 +186,15 @@ def test_spans_without_times_do_not_make_a_trace_years_long() -> None:
     trace = ring(request(("shop", [span(1, 7, end_ms=9), odd]))).get(f"{7:032x}")
     assert trace is not None
     assert trace.duration_ns == 9 * MS
+    assert [span.duration_ns for span in trace.spans] == [0, 9 * MS]
+    assert [span.to_json(trace.start_ns)["after_ms"] for span in trace.spans] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), -0.5, 1.5])
+def test_confidence_that_is_none_is_not_shown(value: float) -> None:
+    """Anybody may send an attribute of that name on a span that is no eSpan, and no JSON holds NaN."""
+    odd = span(1, 7)
+    odd.attributes.append(KeyValue(key="espan.link.confidence", value=AnyValue(double_value=value)))
+    trace = ring(request(("shop", [odd]))).get(f"{7:032x}")
+    assert trace is not None
+    assert trace.spans[0].confidence is None
