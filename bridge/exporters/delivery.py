@@ -113,7 +113,7 @@ class Delivery:
     @property
     def last_error(self) -> str:
         """What the latest failed attempt was answered, "" once a body was taken again and none is parked."""
-        return self._backend_error or (self._parked_error if self._parked else "") or self._store_error
+        return self._backend_error or self._parked_error or self._store_error
 
     @property
     def up(self) -> bool:
@@ -157,6 +157,7 @@ class Delivery:
             for place in self._parked.take_up_to(up_to_tick):
                 self._count_given_up(place.spans)
                 self._settle(place.tick)
+            self._forget_parked_error()
             self._settled.set()
             self.retry_now()
             await self.drained(up_to_tick)
@@ -314,6 +315,7 @@ class Delivery:
             if place.tick > self._given_up_to:
                 return later
             self._count_given_up(place.spans)
+            self._forget_parked_error()
         except PermanentError as exc:
             lost = exc.spans if isinstance(exc, Refused) and exc.spans is not None else body.spans
             self._answered(place, attempt, body.spans - lost)
@@ -332,6 +334,11 @@ class Delivery:
             logger.warning("backend takes spans again", extra=self._labels)
         self._backend_error = ""
         if place.alone:
+            self._forget_parked_error()
+
+    def _forget_parked_error(self) -> None:
+        """Where no body is left that may have had it."""
+        if not self._parked:
             self._parked_error = ""
 
     def _retry_later(self, exc: RetryableError, place: Place, attempt: Attempt) -> Place:
