@@ -153,6 +153,8 @@ async def read_body(request: web.Request, claim: Claim, *, max_bytes: int, timeo
         raise Refused(_GONE) from exc
     except web.RequestPayloadError as exc:
         raise InvalidData(f"body: not readable as HTTP after {size} bytes: {exc}") from exc
+    if declared is not None and size != declared:  # what is left of a request may well be readable
+        raise Refused(_GONE)
     return b"".join(pieces)
 
 

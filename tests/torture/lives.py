@@ -29,6 +29,8 @@ connected with itself."""
 DELIVERY_S = 120.0
 STUCK_S = 60.0
 """Nothing came for this long: nothing more will come."""
+QUIET_WINDOWS, QUIET_S = 2, 2.0
+"""Nothing came for so many windows, and this: what waits for its trace has left."""
 READY_S = 90.0
 POLL_S = 0.2
 
@@ -89,16 +91,20 @@ class Scene:
             self.lives[-1] = (self.lives[-1][0], at_s)
 
     async def delivered(self, stream: Stream) -> None:
-        """Return once each backend has as many different spans as were acknowledged, or no more seem to come."""
+        """Return once no more seem to come: each backend has as many different spans as were acknowledged and nothing
+        came for some windows, or nothing came for long. Spans that were never acknowledged come as well, so that the
+        number alone does not say that those are there which were.
+        """
+        quiet_s = QUIET_WINDOWS * self.window_s + QUIET_S
         for backend in self.backends.values():
             before, moved = -1, time.monotonic()
             begun = moved
             while time.monotonic() - begun < DELIVERY_S and time.monotonic() - moved < STUCK_S:
                 count = await run_sync(backend.ask, "count")
-                if count["distinct"] >= stream.acknowledged:
-                    break
                 if count["spans"] != before:
                     before, moved = count["spans"], time.monotonic()
+                if count["distinct"] >= stream.acknowledged and time.monotonic() - moved > quiet_s:
+                    break
                 await anyio.sleep(POLL_S)
 
     def verdict(self, stream: Stream) -> Verdict:
