@@ -141,7 +141,7 @@ async def test_kill_9_of_any_process_and_other_numbers_of_them_lose_nothing(
     stream = Stream([requests for requests, _ in groups])
     stream.let_go(0)
     async with running_sink(["ok", "lost"] * 10) as sink, anyio.create_task_group() as tasks:
-        setup = Setup(tmp_path, workers=2, window="2500ms").export_to("a", "otlp_grpc", sink.grpc_port)
+        setup = Setup(tmp_path, workers=2, window="5s").export_to("a", "otlp_grpc", sink.grpc_port)
         async with running(setup) as bridge:
             setup.keep_ports(bridge)
             first = bridge.workers()
