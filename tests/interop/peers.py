@@ -65,8 +65,10 @@ def _run(folder: Path, *command: str | Path, **variables: str) -> None:
 def _collector(folder: Path) -> None:
     shutil.copy(HERE / "collector" / "ocb.yaml", folder)
     _run(folder, "go", "install", f"go.opentelemetry.io/collector/cmd/builder@v{COLLECTOR}", GOBIN=str(folder))
-    # the builder's own download tidies the module, which asks for what only the tests of components need
-    _run(folder, "./builder", "--config", "ocb.yaml", "--skip-compilation", "--skip-get-modules")
+    # it writes the module and then tidies it, which asks for what only the tests of components need, and may fail
+    subprocess.run(
+        ["./builder", "--config", "ocb.yaml", "--skip-compilation"], cwd=folder, check=False, timeout=BUILD_S
+    )  # noqa: S607
     _run(folder / "source", "go", "build", "-mod=mod", "-trimpath", "-o", folder / "otelcol", ".")
 
 
