@@ -25,7 +25,7 @@ from bridge.connections import NOT_READ, ListenerLimits
 from bridge.errors import ConfigError
 from bridge.receivers.addresses import bind, host_port, listening_hosts, peer_host
 from bridge.receivers.admission import UNBOUNDED, Lease, Memory
-from bridge.receivers.intake import DRAIN_S, MAX_IN_FLIGHT_BYTES, MAX_REQUEST_BYTES, Decoded, Decoder, Intake
+from bridge.receivers.intake import DRAIN_S, MAX_IN_FLIGHT_BYTES, MAX_REQUEST_BYTES, Decoder, Intake
 from bridge.receivers.otlp.grpc_health import Health
 from bridge.receivers.otlp.grpc_reading import MessageReader
 from bridge.receivers.otlp.grpc_security import Authentication, server_credentials
@@ -58,6 +58,7 @@ _WATCHERS_S = 0.2
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 _Export = Callable[[object, Context], Awaitable[bytes]]
+_Take = Callable[[Context, Lease], Awaitable[bytes]]
 
 
 class GrpcReceiver:
@@ -140,9 +141,10 @@ class GrpcReceiver:
                 ("grpc.max_concurrent_streams", _CALLS_PER_CONNECTION),
             ],
         )
-        known: dict[str, _Export] = {_EXPORT: self._export}
+        takes: dict[str, _Take] = {_EXPORT: self._take}
         if self._forwarder:
-            known |= {method: partial(self._forward, signal) for method, signal in _FORWARDED.items()}
+            takes |= {name: partial(self._pass_on, self._forwarder, signal) for name, signal in _FORWARDED.items()}
+        known: dict[str, _Export] = {method: partial(self._answered, take) for method, take in takes.items()}
         server.add_generic_rpc_handlers((_Methods(known),))
         names = (TRACE_SERVICE, SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
@@ -188,43 +190,33 @@ class GrpcReceiver:
             await server.stop(_WATCHERS_S)
         await admission.wait_idle()
 
-    async def _export(self, _requests: object, context: Context) -> bytes:
+    async def _answered(self, take: _Take, _requests: object, context: Context) -> bytes:
+        """The answer to a call, whose request `take` reads and hands on."""
         try:
             lease = self._intake.admission.enter()
             context.add_done_callback(lambda _: lease.close())  # type: ignore[arg-type]  # the stubs want a subclass
-            decoded = await lease.run(self._take(context, lease), self._limits.request_timeout_s)
+            answer = await lease.run(take(context, lease), self._limits.request_timeout_s)
         except Exception as exc:  # noqa: BLE001 - the root of a call: whatever happened is answered, and logged once
             await self._refuse(exc, context)
         self._until_read(context)
-        return success_protobuf(decoded.rejected, decoded.rejection)
+        return answer
 
-    async def _take(self, context: Context, lease: Lease) -> Decoded:
+    async def _take(self, context: Context, lease: Lease) -> bytes:
         with self._intake.traced() as trace:
             data = await self._read(context, lease)
             trace.mark("receive")
-            return await self._intake.take(data, self._decode, peer=peer_host(context.peer()), trace=trace)
+            decoded = await self._intake.take(data, self._decode, peer=peer_host(context.peer()), trace=trace)
+        return success_protobuf(decoded.rejected, decoded.rejection)
+
+    async def _pass_on(self, forwarder: SignalForwarder, signal: Signal, context: Context, lease: Lease) -> bytes:
+        """Pass a request of another signal on, and the backend's answer back."""
+        return await self._intake.forward(forwarder, signal, await self._read(context, lease))
 
     async def _read(self, context: Context, lease: Lease) -> bytes:
         data = await self._reader.read(context, lease)
         self._intake.count_bytes(len(data))
         lease.take(len(data))
         return data
-
-    async def _forward(self, signal: Signal, _requests: object, context: Context) -> bytes:
-        """Pass a request of another signal on, and the backend's answer back."""
-
-        async def pass_on(forwarder: SignalForwarder) -> bytes:
-            return await self._intake.forward(forwarder, signal, await self._read(context, lease))
-
-        try:
-            lease = self._intake.admission.enter()
-            context.add_done_callback(lambda _: lease.close())  # type: ignore[arg-type]  # the stubs want a subclass
-            assert self._forwarder is not None  # noqa: S101 -- else nothing is routed here
-            answer = await lease.run(pass_on(self._forwarder), self._limits.request_timeout_s)
-        except Exception as exc:  # noqa: BLE001 - the root of a call: whatever happened is answered, and logged once
-            await self._refuse(exc, context)
-        self._until_read(context)
-        return answer
 
     async def _refuse(self, error: Exception, context: Context) -> NoReturn:
         self._until_read(context)
