@@ -11,9 +11,10 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy
 
+from bridge.codec._fetch cimport FETCH_AHEAD, fetch
 from bridge.codec._text cimport Text, text_of, texts_of
 from bridge.codec._wire cimport read_field
-from bridge.codec.points._point_write cimport put, put_byte, put_varint, varint_size
+from bridge.codec.points._point_write cimport put, put_big_endian, put_byte, put_hex, put_varint, varint_size
 
 import numpy as np
 
@@ -28,6 +29,7 @@ cdef enum:
     ATTRIBUTE = 0x4A
     LINK = 0x6A
     KEY = 0x0A
+    VALUE = 0x12
     SPANS = 0x12
     LINK_BYTES = 28
     EXPORT = 1
@@ -116,6 +118,11 @@ cdef inline int is_replaced(const uint8_t* p, const uint8_t* end) noexcept nogil
     cdef const uint8_t* key = p
     cdef const uint8_t* content
     cdef uint64_t n = 0, tag
+    # nearly all are a key and a value with lengths of one byte each, and nothing else
+    if end - p >= 4 and p[0] == KEY and p[1] < 0x80 and p[1] <= end - p - 4:
+        content = p + 2 + p[1]
+        if content[0] == VALUE and content[1] < 0x80 and content[1] == end - content - 2:
+            return is_replaced_key(p + 2, p[1])
     while p < end:
         p = read_field(p, end, MAX_GROUPS, &tag, &content)
         if p == NULL:
@@ -142,14 +149,6 @@ cdef int has_strange_id(const uint8_t* p, const uint8_t* end) noexcept nogil:
 # --- writing: each returns where it stopped ----------------------------------------------------------------------------
 
 
-cdef inline uint8_t* put_number(uint8_t* out, uint64_t value) noexcept nogil:
-    """8 bytes, big-endian."""
-    cdef int i
-    for i in range(8):
-        out[i] = <uint8_t> (value >> (56 - 8 * i))
-    return out + 8
-
-
 cdef inline void put_double(uint8_t* out, double value) noexcept nogil:
     """8 bytes, little-endian."""
     cdef int i
@@ -160,18 +159,11 @@ cdef inline void put_double(uint8_t* out, double value) noexcept nogil:
 
 
 cdef inline uint8_t* put_span_id(uint8_t* out, uint8_t tag, uint64_t span_id) noexcept nogil:
-    return put_number(put_byte(put_byte(out, tag), 8), span_id)
+    return put_big_endian(put_byte(put_byte(out, tag), 8), span_id)
 
 
 cdef inline uint8_t* put_trace_id(uint8_t* out, uint64_t hi, uint64_t lo) noexcept nogil:
-    return put_number(put_number(put_byte(put_byte(out, TRACE_ID), 16), hi), lo)
-
-
-cdef inline void put_hex(uint8_t* out, uint64_t value) noexcept nogil:
-    """16 digits."""
-    cdef int i
-    for i in range(16):
-        out[i] = b"0123456789abcdef"[(value >> (60 - 4 * i)) & 15]
+    return put_big_endian(put_big_endian(put_byte(put_byte(out, TRACE_ID), 16), hi), lo)
 
 
 cdef const uint64_t[:] column(const uint64_t[:] values, Py_ssize_t n):
@@ -306,6 +298,8 @@ cdef class Splicer:
         cdef int cut
         for i in range(self._n):
             span = &self._spans[i]
+            if i + FETCH_AHEAD < self._n:
+                fetch(self._spans[i + FETCH_AHEAD].data, self._spans[i + FETCH_AHEAD].length)
             span.size = span.length
             span.cut = self._n_cuts
             if not span.edited:
@@ -313,7 +307,11 @@ cdef class Splicer:
             p, end = span.data, span.data + span.length
             while p < end:
                 field = p
-                p = read_field(p, end, MAX_GROUPS, &tag, &content)
+                if p[0] == ATTRIBUTE and end - p >= 2 and p[1] < 0x80 and p[1] <= end - p - 2:
+                    tag, content = ATTRIBUTE, p + 2
+                    p = content + field[1]
+                else:
+                    p = read_field(p, end, MAX_GROUPS, &tag, &content)
                 if p == NULL:
                     return i
                 if tag == ATTRIBUTE:
@@ -400,6 +398,8 @@ cdef class Splicer:
         cdef Py_ssize_t i, j = 0, n_heads = before.shape[0]
         with nogil:  # once: taking the GIL back may take long, so not once a head
             for i in range(rows.shape[0]):
+                if i + FETCH_AHEAD < rows.shape[0]:
+                    fetch(self._spans[rows[i + FETCH_AHEAD]].data, self._spans[rows[i + FETCH_AHEAD]].length)
                 while j < n_heads and before[j] == i:
                     out = put(out, heads[j].data, heads[j].n)
                     j += 1

@@ -81,7 +81,40 @@ def encode_requests(linked: LinkedSpans, *, max_spans: int, max_bytes: int) -> I
     splicer = _splicer(linked)
     contexts = _contexts(linked)
     for start, stop in _bodies(splicer.sizes, contexts, trace_starts(linked.decisions), max_spans, max_bytes):
-        yield _body(splicer, contexts, start, stop), stop - start
+        rows = start + np.argsort(contexts.of_span[start:stop], kind="stable")
+        yield _body(splicer, contexts, rows), stop - start
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TraceSpans:
+    """The spans of a tick that leave under one trace id, in their order; encoded once somebody asks for them."""
+
+    trace_id: str
+    """32 hex digits."""
+    sizes: I64Array
+    """Shape (n,): bytes of each in a request."""
+    _rows: I64Array
+    _splicer: "PlainSplicer"
+    _contexts: "_Contexts"
+
+    def request(self, most: int) -> bytes:
+        """The first so many as a serialized ExportTraceServiceRequest, as `encode_requests` would write them."""
+        rows = self._rows[:most]
+        return _body(self._splicer, self._contexts, rows[np.argsort(self._contexts.of_span[rows], kind="stable")])
+
+
+def encode_traces(linked: LinkedSpans) -> Iterator[TraceSpans]:
+    """The same spans by trace id, in the order in which the ids come first. Raises what `encode_requests` does."""
+    if not len(linked):
+        return
+    linked = as_otlp(linked)
+    splicer, contexts = _splicer(linked), _contexts(linked)
+    hi, lo = linked.decisions.trace_hi, linked.decisions.trace_lo
+    order = np.lexsort((lo, hi))
+    other = (hi[order[1:]] != hi[order[:-1]]) | (lo[order[1:]] != lo[order[:-1]])
+    for rows in sorted(np.split(order, np.flatnonzero(other) + 1), key=lambda rows: int(rows[0])):
+        trace_id = (_id(hi[rows[0]]) + _id(lo[rows[0]])).hex()
+        yield TraceSpans(trace_id, splicer.sizes[rows], rows, splicer, contexts)
 
 
 def _splicer(linked: LinkedSpans) -> "PlainSplicer":
@@ -122,25 +155,32 @@ class _Contexts:
     distinct: Sequence[Context]
     resource: I64Array
     """By position in `distinct`: a number per distinct `resource_spans`."""
-    of_span: I64Array
+    of_span: NDArray[np.unsignedinteger]
     """Shape (n,): position in `distinct`."""
 
 
 def _contexts(linked: LinkedSpans) -> _Contexts:
     in_block = np.concatenate([block.context for block in linked.blocks])[flat_rows(linked)]
-    pairs, pair_of_span = np.unique(linked.block.astype(np.uint64) << 32 | in_block, return_inverse=True)
-    named = [linked.blocks[pair >> 32].contexts[pair & 0xFFFFFFFF] for pair in pairs.tolist()]
+    lengths = np.array([len(block.contexts) for block in linked.blocks], np.int64)
+    if (in_block >= lengths[linked.block]).any():
+        raise ValueError("linked spans name a context that is not there")
+    all_through = (np.cumsum(lengths) - lengths)[linked.block] + in_block
+    named_here = np.flatnonzero(np.bincount(all_through))
+    contexts = list(chain.from_iterable(block.contexts for block in linked.blocks))
+    named = [contexts[number] for number in named_here.tolist()]
     # A tick may name nearly as many contexts as spans, most of them equal: tuples are compared faster than contexts.
     numbers: dict[tuple[bytes, bytes], int] = {}
-    of_pair = [numbers.setdefault((c.resource_spans, c.scope_spans), len(numbers)) for c in named]
+    of_named = [numbers.setdefault((c.resource_spans, c.scope_spans), len(numbers)) for c in named]
     resources: dict[bytes, int] = {}
     resource = np.array([resources.setdefault(key[0], len(resources)) for key in numbers], np.int64)
     by_resource = np.argsort(resource, kind="stable")
     distinct = [Context(*key) for key in numbers]
     position = np.empty_like(by_resource)
     position[by_resource] = np.arange(by_resource.size)
-    of_span = position[np.array(of_pair, np.int64)[pair_of_span]]
-    return _Contexts([distinct[i] for i in by_resource.tolist()], resource[by_resource], of_span)
+    # as narrow as can be: numpy counts instead of comparing where it sorts 16 bits or less
+    new_number = np.zeros(len(contexts), np.min_scalar_type(len(distinct)))
+    new_number[named_here] = position[of_named]
+    return _Contexts([distinct[i] for i in by_resource.tolist()], resource[by_resource], new_number[all_through])
 
 
 def trace_starts(decisions: Decisions) -> I64Array:
@@ -162,15 +202,18 @@ def _bodies(
     frame = 1 + len(varint(max_bytes))
     scope_bytes = np.array([frame + len(c.scope_spans) for c in contexts.distinct], np.int64)
     resource_bytes = np.array([frame + len(c.resource_spans) for c in contexts.distinct], np.int64)
-    resource_of_span = contexts.resource[contexts.of_span]
+    costs = (
+        (_before(contexts.of_span), scope_bytes),
+        (_before(contexts.resource.astype(contexts.of_span.dtype)[contexts.of_span]), resource_bytes),
+    )
     span_bytes = np.concatenate(([0], np.cumsum(sizes)))
     start = 0
     while start < n:
         most = int(np.searchsorted(span_bytes, int(span_bytes[start]) + max_bytes, side="right")) - 1
         stop = min(n, start + max_spans, max(most, start + 1))
         used = sizes[start:stop].copy()
-        for number, cost in ((contexts.of_span, scope_bytes), (resource_of_span, resource_bytes)):
-            first = np.unique(number[start:stop], return_index=True)[1]
+        for before, cost in costs:
+            first = np.flatnonzero(before[start:stop] < start)
             used[first] += cost[contexts.of_span[start:stop][first]]
         fitting = int(np.searchsorted(np.cumsum(used), max_bytes, side="right"))
         stop = start + max(fitting, 1)
@@ -180,11 +223,19 @@ def _bodies(
         start = stop
 
 
-def _body(splicer: "PlainSplicer", contexts: _Contexts, start: int, stop: int) -> bytes:
-    """One request: the spans of these rows, grouped by resource and scope, in their order inside a group."""
-    rows = start + np.argsort(contexts.of_span[start:stop], kind="stable")
+def _before(number: NDArray[np.unsignedinteger]) -> I64Array:
+    """For each row the last one before it with the same number, -1 where there is none."""
+    order = np.argsort(number, kind="stable")
+    before = np.full(number.size, -1, np.int64)
+    same = number[order[1:]] == number[order[:-1]]
+    before[order[1:][same]] = order[:-1][same]
+    return before
+
+
+def _body(splicer: "PlainSplicer", contexts: _Contexts, rows: I64Array) -> bytes:
+    """One request: the spans of these rows, which stand grouped by resource and scope."""
     of_span = contexts.of_span[rows]
-    first = np.flatnonzero(np.diff(of_span, prepend=-1))
+    first = np.concatenate(([0], np.flatnonzero(of_span[1:] != of_span[:-1]) + 1))
     lengths = np.add.reduceat(splicer.sizes[rows], first).tolist()
     heads: list[bytes] = []
     groups = zip(of_span[first].tolist(), lengths, strict=True)

@@ -1,5 +1,6 @@
 """Serialized ExportTraceServiceRequests to batches of spans."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,9 +9,11 @@ from numpy.typing import NDArray
 from bridge.codec.digest import digests
 from bridge.codec.espan import hash_of
 from bridge.codec.limits import RequestLimits, check_contexts, cut_out
-from bridge.codec.otlp_scan import Refusal, Scan, resource_texts, scan_request
+from bridge.codec.otlp_scan import Refusal, Scan, count_spans, resource_texts, scan_request
 from bridge.codec.rows import faulty_keys, span_columns
-from bridge.spans import Context, PayloadBlock, PayloadFormat, SpanBatch, SpanColumns
+from bridge.codec.together import Together
+from bridge.errors import InvalidData, TooLarge
+from bridge.spans import Context, PayloadBlock, PayloadFormat, SpanBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,32 @@ def decode_request(data: bytes, *, peer: str, limits: RequestLimits = RequestLim
     return decoded(scan_request(data, limits), peer=peer, limits=limits, request_bytes=len(data))
 
 
+def decode_requests(
+    requests: Sequence[tuple[bytes, str]],
+    limits: RequestLimits = RequestLimits(),  # noqa: B008 - frozen
+) -> Together | None:
+    """Decode serialized requests, each with the address it came from, as if they were one.
+
+    Messages of protobuf one after another are one message, whose repeated fields stand one after another. None where
+    not every span of every request is taken: then each is to be decoded by itself, which says what is wrong. A request
+    must be one whose spans `count_spans` can count: one that is cut off would run on into the next.
+    """
+    datas, peers = zip(*requests, strict=True)
+    data = b"".join(datas)
+    counts = [count_spans(each) for each in datas]
+    if min(counts) < 0 or max(counts) > limits.max_spans:
+        return None
+    try:
+        scan = scan_request(data)
+        check_contexts(scan.contexts, len(data))
+    except (InvalidData, TooLarge):
+        return None
+    if scan.refused or (len(data) > limits.max_span_bytes and _without_oversized(scan, limits)[1]):
+        return None
+    batch = _batch(scan, [hash_of(peer) for peer in peers], np.array(counts))
+    return Together(batch, faulty_keys(batch.columns.faults))
+
+
 def decoded(
     scan: Scan,
     *,
@@ -55,14 +84,12 @@ def decoded(
     rejections = [limits.rejection(oversized)] if oversized else []
     if scan.refused:
         rejections.insert(0, _rejection(scan.refusals, scan.refused, path))
-    offsets = np.concatenate(([0], np.cumsum(scan.lengths)))
-    payload = PayloadBlock(PayloadFormat.OTLP_SPAN, scan.data, offsets, scan.contexts, scan.context)
-    columns = _columns(scan, offsets, peer)
+    batch = _batch(scan, [hash_of(peer)])
     return Decoded(
-        batch=SpanBatch(columns, payload),
+        batch=batch,
         rejected=scan.refused + oversized,
         rejection="; ".join(rejections),
-        faulty=faulty_keys(columns.faults),
+        faulty=faulty_keys(batch.columns.faults),
         oversized=oversized,
     )
 
@@ -85,20 +112,23 @@ def _without_oversized(scan: Scan, limits: RequestLimits) -> tuple[Scan, int]:
     return rest, int(np.count_nonzero(oversized))
 
 
-def _columns(scan: Scan, offsets: NDArray[np.int64], peer: str) -> SpanColumns:
-    names = [_resource_hashes(context, peer) for context in scan.contexts]
-    sender_service = np.array(names, np.uint64).reshape(-1, 2)
-    return span_columns(
-        scan.rows,
-        digest=digests(scan.data, offsets),
-        sender=sender_service[scan.context, 0],
-        service=sender_service[scan.context, 1],
-    )
+def _batch(scan: Scan, peers: Sequence[int], counts: NDArray[np.int64] | None = None) -> SpanBatch:
+    """The spans, sent by the first peer or, with counts, so many by each; peers are hashes of addresses."""
+    offsets = np.zeros(scan.lengths.size + 1, np.int64)
+    np.cumsum(scan.lengths, out=offsets[1:])
+    names = np.array([_resource_hashes(context) for context in scan.contexts], np.uint64).reshape(-1, 2)
+    sender, service = names[scan.context, 0], names[scan.context, 1]
+    if not names[:, 0].all():  # 0: a resource without a host, of which the peer is taken for one
+        of_peer = np.array(peers, np.uint64) if counts is None else np.repeat(np.array(peers, np.uint64), counts)
+        sender = np.where(sender == 0, of_peer, sender)
+    columns = span_columns(scan.rows, digest=digests(scan.data, offsets), sender=sender, service=service)
+    payload = PayloadBlock(PayloadFormat.OTLP_SPAN, scan.data, offsets, scan.contexts, scan.context)
+    return SpanBatch(columns, payload)
 
 
-def _resource_hashes(context: Context, peer: str) -> tuple[int, int]:
+def _resource_hashes(context: Context) -> tuple[int, int]:
     host, service = resource_texts(context.resource_spans)
-    return hash_of(host or peer), hash_of(service)
+    return hash_of(host), hash_of(service)
 
 
 def _rejection(refusals: tuple[Refusal, ...], refused: int, path: str) -> str:

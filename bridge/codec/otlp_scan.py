@@ -193,7 +193,7 @@ def scan_plain(data: bytes, limits: RequestLimits = NO_LIMITS) -> Scan:
 
 
 def _count_plain(data: bytes) -> int:
-    """How many spans a request has, taken or not; -1 where it cannot be read."""
+    """See `count_spans`."""
     try:
         scopes = (
             view.ScopeSpans.FromString(scope)
@@ -322,3 +322,5 @@ def what_is_wrong(data: bytes) -> str:
 
 
 scan_request = scan_plain if _otlp_scan is None else scan_compiled
+count_spans = _count_plain if _otlp_scan is None else _otlp_scan.count_spans
+"""How many spans a request has, taken or not; -1 where its frame cannot be read. Spans are not looked into."""

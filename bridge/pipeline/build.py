@@ -6,8 +6,10 @@ from functools import partial
 from pydantic import SecretStr
 
 from bridge.codec.otlp_json import decode_json
-from bridge.codec.otlp_protobuf import decode_request
-from bridge.codec.points.decode import decode_points
+from bridge.codec.otlp_protobuf import decode_request, decode_requests
+from bridge.codec.otlp_scan import count_spans
+from bridge.codec.points.decode import decode_bodies, decode_points
+from bridge.codec.points.scan import count_points
 from bridge.component import Exporter, SignalForwarder, SpanConsumer
 from bridge.config import (
     ClientTlsSettings,
@@ -30,6 +32,7 @@ from bridge.pipeline.attribute_rules import with_rules
 from bridge.pipeline.limits import listener_limits, request_limits
 from bridge.receivers.admission import UNBOUNDED, Memory
 from bridge.receivers.datakit import DatakitReceiver
+from bridge.receivers.gathering import Joint
 from bridge.receivers.otlp import GrpcReceiver, HttpReceiver
 from bridge.security import CountReload, FileWatch, Identity, ListenerSecurity, Reloaded, not_counted
 from bridge.store import Limits, SqliteStore
@@ -130,6 +133,7 @@ def build_receivers(
                 limits=listener_limits(grpc),
                 idle_timeout_s=grpc.idle_timeout_s,
                 decode=partial(decode_request, limits=request_limits(grpc)),
+                joint=Joint(count_spans, partial(decode_requests, limits=request_limits(grpc))),
                 forwarder=forwarder,
                 memory=memory,
                 drain_s=drain_s,
@@ -150,6 +154,7 @@ def build_receivers(
                 limits=listener_limits(http),
                 idle_timeout_s=http.idle_timeout_s,
                 decode=partial(decode_request, limits=request_limits(http)),
+                joint=Joint(count_spans, partial(decode_requests, limits=request_limits(http))),
                 decode_json=partial(decode_json, limits=request_limits(http)),
                 forwarder=forwarder,
                 memory=memory,
@@ -171,6 +176,7 @@ def build_receivers(
                 limits=listener_limits(datakit),
                 idle_timeout_s=datakit.idle_timeout_s,
                 decode=partial(decode_points, limits=request_limits(datakit)),
+                joint=Joint(count_points, partial(decode_bodies, limits=request_limits(datakit))),
                 memory=memory,
                 drain_s=drain_s,
                 share_port=share_ports,

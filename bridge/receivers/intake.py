@@ -3,7 +3,9 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -12,7 +14,9 @@ from anyio.to_thread import run_sync
 
 from bridge.codec.limits import SPAN_TOO_LARGE
 from bridge.component import Signal, SignalForwarder, SpanConsumer
+from bridge.errors import PermanentError
 from bridge.receivers.admission import UNBOUNDED, Admission, Memory
+from bridge.receivers.gathering import DecodedTogether, Gathering, Joint
 from bridge.receivers.refusals import Refusal, refusal_of
 from bridge.spans import SpanBatch
 from bridge.telemetry import Instruments
@@ -67,6 +71,18 @@ class Decoder(Protocol):
     def __call__(self, data: bytes, *, peer: str) -> Decoded: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Spans of a request that was taken otherwise."""
+
+    rejected: int = 0
+    rejection: str = ""
+    """Why, for the sender."""
+
+
+NOTHING_REJECTED = Rejection()
+
+
 class Intake:
     """What one receiver does with every request, and the counters it keeps while doing so."""
 
@@ -79,13 +95,16 @@ class Intake:
         max_in_flight_bytes: int,
         memory: Memory = UNBOUNDED,
         max_requests: int = sys.maxsize,
+        joint: Joint | None = None,
     ) -> None:
+        """joint: how small requests are decoded together; without it each is decoded by itself."""
         self.admission = Admission(max_in_flight_bytes, memory, max_requests=max_requests)
         self._receiver = receiver
         self._attributes = {"receiver": receiver}
         self._consumer = consumer
         self._instruments = instruments
         self._threads = anyio.CapacityLimiter(_DECODING_THREADS)
+        self._gathering = Gathering(joint, self.run, self._commit_joint) if joint else None
         self._logged: dict[str, float] = {}
         # a counter that appears with its first event hides that event from whoever watches for an increase
         instruments.accepted_spans.add(0, self._attributes)
@@ -106,15 +125,35 @@ class Intake:
         """A trace of a request's way, nearly always one that is not recorded."""
         return self._instruments.tracer.begin("request", SERVER, receiver=self._receiver)
 
-    async def take(self, data: bytes, decode: Decoder, *, peer: str, trace: Trace = UNTRACED) -> Decoded:
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Put requests together while the context is open. Leave it when none is inside any more."""
+        if self._gathering is None:
+            yield
+            return
+        async with self._gathering.running():
+            yield
+
+    async def take(
+        self, data: bytes, decode: Decoder, *, peer: str, sender: Hashable = None, trace: Trace = UNTRACED
+    ) -> Rejection:
         """Decode a request and return once its spans are committed; a request without spans needs no commit.
+
+        sender: something of its connection, where the request may be decoded together with others.
 
         Raises what the decoder and the consumer raise. If cancelled, the spans are committed all or not at all.
         """
-        decoded = await self.run(partial(decode, data, peer=peer), len(data))
+        if sender is not None and await self._took_joint(data, peer, sender, trace):
+            return NOTHING_REJECTED
+        try:
+            decoded = await self.run(partial(decode, data, peer=peer), len(data))
+        except PermanentError:
+            self.set_apart(peer)
+            raise
         trace.mark("decode")
         if decoded.rejected:
             self._count_rejected(decoded)
+            self.set_apart(peer)
         if len(decoded.batch):
             try:
                 await self.commit(decoded.batch)
@@ -124,7 +163,37 @@ class Intake:
             trace.mark("commit")
             trace.note(spans=len(decoded.batch))
             self.count_accepted(len(decoded.batch), decoded.faulty)
-        return decoded
+        return Rejection(decoded.rejected, decoded.rejection) if decoded.rejected else NOTHING_REJECTED
+
+    async def _took_joint(self, data: bytes, peer: str, sender: Hashable, trace: Trace) -> bool:
+        try:
+            spans = await self.take_joint(data, peer, sender)
+        except Exception as exc:
+            self.count_refused_spans(self._spans_of(data), refusal_of(exc).reason)
+            raise
+        if spans:
+            trace.mark("commit")
+            trace.note(spans=spans)
+        return spans > 0
+
+    async def take_joint(self, data: bytes, peer: str, sender: Hashable) -> int:
+        """Spans of a request that was committed together with others; 0 where it has to be decoded by itself.
+
+        Raises what the consumer raises; then nothing is counted.
+        """
+        return await self._gathering.take(data, peer, sender) if self._gathering else 0
+
+    def _spans_of(self, data: bytes) -> int:
+        return self._gathering.count(data) if self._gathering else 0
+
+    def set_apart(self, peer: str) -> None:
+        """Something this sender sent is not taken: have its requests decoded by themselves for a while."""
+        if self._gathering:
+            self._gathering.set_apart(peer)
+
+    async def _commit_joint(self, decoded: DecodedTogether) -> None:
+        await self.commit(decoded.batch)
+        self.count_accepted(len(decoded.batch), decoded.faulty)
 
     def _level(self) -> Level:
         return Level(self.admission.requests, self.admission.in_flight_bytes)

@@ -64,7 +64,7 @@ class Load:
     batch: int = 512
     """Spans a request, at most."""
     window_s: float = WINDOW_S
-    connections: int = 4
+    connections: int = 16
     threads: str = "exact"
     trace_spans: int | None = None
     attributes: int | None = None

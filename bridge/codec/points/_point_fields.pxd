@@ -4,7 +4,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 
-from bridge.codec.points._point_write cimport put, put_byte
+from bridge.codec.points._point_write cimport put, put_byte, put_hex
 
 cdef enum:
     FIELDS = 0x12  # tags: field number << 3 | wire type; of PBPoint
@@ -30,14 +30,6 @@ cdef inline uint8_t* put_decimal(uint8_t* out, uint64_t value, int digits) noexc
         out[i] = <uint8_t> (c"0" + value % 10)
         value //= 10
     return out + digits
-
-
-cdef inline uint8_t* put_hex(uint8_t* out, uint64_t value) noexcept nogil:
-    """16 digits."""
-    cdef int i
-    for i in range(16):
-        out[i] = b"0123456789abcdef"[(value >> (60 - 4 * i)) & 15]
-    return out + 16
 
 
 cdef inline uint8_t* put_head(uint8_t* out, const char* key, int n_key, int n_text) noexcept nogil:

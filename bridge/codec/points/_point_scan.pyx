@@ -10,10 +10,10 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from bridge.codec._espan cimport (
-    KEYS, START, Espan, Form, Names, Row, Value, add_name, hex_value, integer_value, number_of, read_espan, set_value,
-    time_of,
+    KEYS, START, Espan, Form, Names, Row, Value, add_name, head_of, hex_value, integer_value, number_of, read_espan,
+    set_value, time_of,
 )
-from bridge.codec._wire cimport is_utf8, read_field, read_number_or_field
+from bridge.codec._wire cimport is_utf8, little_endian, read_field, read_number_or_field, read_varint
 
 from bridge.codec.points import limits
 from bridge.codec.points.rejections import REASONS as REASON_NAMES
@@ -70,6 +70,9 @@ cdef enum Reason:  # positions in bridge.codec.points.rejections.REASONS
 cdef enum:
     SLOTS = 256  # of texts that are known again, a power of two
     TRIES = 4
+    KEY_SLOT_BITS = 9
+    KEY_SLOTS = 1 << KEY_SLOT_BITS  # of keys that are known again
+    NO_TEXT = -2  # the number of a key that is no UTF-8
 
 cdef struct Place:  # bridge.codec.points.scan.PLACE
     int64_t point, point_bytes
@@ -77,6 +80,11 @@ cdef struct Place:  # bridge.codec.points.scan.PLACE
 
 cdef struct Text:
     int64_t at, n
+
+cdef struct Key:
+    const uint8_t* text
+    uint64_t head, tail  # its first and its last bytes, 8 at most: the whole of most keys
+    int32_t n, number  # no bytes: none is known yet
 
 cdef struct Told:
     int64_t number, at, end
@@ -97,6 +105,7 @@ cdef struct Scan:
     int64_t[REASONS] counts
     Told[MAX_TOLD] told
     int32_t[SLOTS] known  # numbers of texts + 1
+    Key[KEY_SLOTS] keys
 
 cdef int64_t MAX_MEASUREMENT_BYTES = limits.MAX_MEASUREMENT_BYTES
 cdef int64_t MAX_KEY_BYTES = limits.MAX_KEY_BYTES
@@ -112,6 +121,8 @@ cdef Names names
 _KEYS = tuple(key.encode() for key in (*convention.KEY_OF_BIT, "span_id", "host", "service"))
 if len(_KEYS) != ALL_KEYS or len(REASON_NAMES) != REASONS:
     raise ImportError("the kernel knows other keys or reasons than its twin")
+if min(MAX_KEY_BYTES, MAX_FIELD_VALUE_BYTES) < 0x7F:
+    raise ImportError("the kernel takes short fields to be within the limits")
 memset(&names, 0, sizeof(Names))
 for _number, _key in enumerate(_KEYS):
     add_name(&names, _key, _number)
@@ -133,13 +144,95 @@ cdef bint is_message_of_texts(
     return True
 
 
-cdef inline bint read_point_field(const uint8_t* p, const uint8_t* end, Point* point) noexcept nogil:
-    """A Field. Of what is given twice the last counts; of a key given twice the last field."""
+cdef inline int key_number(Scan* scan, const uint8_t* key, int64_t n) noexcept nogil:
+    """`number_of` the key, NO_TEXT where it is no UTF-8. All points have much the same keys: most are known again."""
+    cdef uint64_t head = 0, tail = 0
+    cdef Key* known
+    if n >= 8:
+        memcpy(&head, key, 8)
+        memcpy(&tail, key + n - 8, 8)
+    elif n:
+        head = head_of(key, n)
+    else:
+        return -1
+    known = &scan.keys[((head ^ tail * 0x9E3779B97F4A7C15U) * 0xBF58476D1CE4E5B9U) >> (64 - KEY_SLOT_BITS)]
+    if known.n == n and known.head == head and known.tail == tail:
+        if n <= 16 or memcmp(known.text + 8, key + 8, n - 16) == 0:
+            return known.number
+    if not is_utf8(key, key + n):
+        return NO_TEXT
+    known.text, known.n, known.head, known.tail, known.number = key, <int32_t> n, head, tail, number_of(&names, key, n)
+    return known.number
+
+
+cdef inline bint read_last_number(
+    const Scan* scan, const uint8_t* p, const uint8_t* end, uint64_t* number
+) noexcept nogil:
+    """A varint behind which nothing is left."""
+    cdef int64_t n = end - p
+    cdef uint64_t bits, more
+    if n < 1 or n > 8 or scan.end - p < 8:
+        return read_varint(p, end, 10, number) == end
+    bits = little_endian(p) & (0xFFFFFFFFFFFFFFFFU >> (64 - 8 * n))
+    more = 0x0080808080808080U & (0xFFFFFFFFFFFFFFFFU >> (64 - 8 * n)) >> 8
+    if bits & 0x8080808080808080U != more:
+        return False
+    bits = bits & 0x007F007F007F007FU | (bits & 0x7F007F007F007F00U) >> 1
+    bits = bits & 0x00003FFF00003FFFU | (bits & 0x3FFF00003FFF0000U) >> 2
+    number[0] = bits & 0x0FFFFFFF | (bits & 0x0FFFFFFF00000000U) >> 4
+    return True
+
+
+cdef inline bint is_usual_field(
+    Scan* scan, const uint8_t* p, const uint8_t* end, const uint8_t** key, int64_t* n, Value* value
+) noexcept nogil:
+    """Whether it is a Field as agents write nearly all: a key, then a text or an integer, both short, and no more."""
+    cdef int64_t left
+    if end - p < 4 or p[0] != KEY or p[1] >= 0x80:
+        return False
+    key[0], n[0] = p + 2, p[1]
+    p += 2 + n[0]
+    left = end - p
+    if left < 2:
+        return False
+    if p[0] == S_VALUE:
+        value.form, value.text, value.n = Form.TEXT, p + 2, left - 2
+        return p[1] < 0x80 and p[1] == left - 2
+    value.form, value.text, value.n = Form.INTEGER, NULL, 0
+    return p[0] == I_VALUE and read_last_number(scan, p + 1, end, &value.number)
+
+
+cdef inline void take_value(Point* point, int number, const Value* value) noexcept nogil:
+    """number: of the key; below 0 for one that is none of ours."""
+    if number >= KEYS:
+        point.others[number - KEYS] = value[0]
+    elif number >= 0:
+        set_value(&point.espan, number, value)
+
+
+cdef inline bint read_point_field(Scan* scan, const uint8_t* p, const uint8_t* end, Point* point) noexcept nogil:
+    """A Field; of a key given twice the last field counts."""
+    cdef const uint8_t* key
+    cdef int64_t n
+    cdef int number
+    cdef Value value
+    value.number = 0
+    if not is_usual_field(scan, p, end, &key, &n, &value):
+        return read_any_field(p, end, point)
+    number = key_number(scan, key, n)
+    if number == NO_TEXT or (value.form == Form.TEXT and not is_utf8(value.text, end)):
+        return False
+    point.fields += 1
+    take_value(point, number, &value)
+    return True
+
+
+cdef bint read_any_field(const uint8_t* p, const uint8_t* end, Point* point) noexcept nogil:
+    """A Field however it is written. Of what is given twice the last counts."""
     cdef uint64_t tag, varint = 0, is_tag = 0
     cdef const uint8_t* content
     cdef const uint8_t* key = NULL
     cdef int64_t n = 0
-    cdef int number
     cdef Value value
     value.form, value.text, value.n, value.number = Form.NOTHING, NULL, 0, 0
     while p < end:
@@ -180,28 +273,29 @@ cdef inline bint read_point_field(const uint8_t* p, const uint8_t* end, Point* p
             point.field_reason = TAG_VALUE_TOO_LONG
         elif not is_tag and value.n > MAX_FIELD_VALUE_BYTES:
             point.field_reason = FIELD_VALUE_TOO_LONG
-    number = number_of(&names, key, n)
-    if number >= KEYS:
-        point.others[number - KEYS] = value
-    elif number >= 0:
-        set_value(&point.espan, number, &value)
+    take_value(point, number_of(&names, key, n), &value)
     return True
 
 
 # --- points ----------------------------------------------------------------------------------------------------------
 
 
-cdef inline Reason read_point(const uint8_t* p, const uint8_t* end, Point* point, int64_t* time_ns) noexcept nogil:
+cdef inline Reason read_point(
+    Scan* scan, const uint8_t* p, const uint8_t* end, Point* point, int64_t* time_ns
+) noexcept nogil:
     """A PBPoint; FINE where nothing is wrong with it."""
     cdef uint64_t tag, varint = 0, number = 0
     cdef const uint8_t* content
     cdef int64_t name_bytes = 0
     while p < end:
-        p = read_number_or_field(p, end, POINT_DEPTH, &tag, &content, &varint)
-        if p == NULL:
-            return UNREADABLE
+        if p[0] == FIELDS and end - p >= 2 and p[1] < 0x80 and p[1] <= end - p - 2:  # as nearly all are
+            tag, content, p = FIELDS, p + 2, p + 2 + p[1]
+        else:
+            p = read_number_or_field(p, end, POINT_DEPTH, &tag, &content, &varint)
+            if p == NULL:
+                return UNREADABLE
         if tag == FIELDS:
-            if not read_point_field(content, p, point):
+            if not read_point_field(scan, content, p, point):
                 return UNREADABLE
         elif tag == NAME:
             if not is_utf8(content, p):
@@ -293,7 +387,7 @@ cdef void scan_point(Scan* scan, const uint8_t* p, const uint8_t* end) noexcept 
     point.field_reason = FINE
     for i in range(ALL_KEYS - KEYS):
         point.others[i].form, point.others[i].text, point.others[i].n = Form.NOTHING, NULL, 0
-    reason = read_point(p, end, &point, &time_ns)
+    reason = read_point(scan, p, end, &point, &time_ns)
     if reason == FINE:
         take(scan, &point, time_ns, p, end)
         return

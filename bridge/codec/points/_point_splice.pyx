@@ -12,12 +12,13 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy
 
+from bridge.codec._fetch cimport FETCH_AHEAD, fetch
 from bridge.codec._text cimport Text, text_of, texts_of
 from bridge.codec._wire cimport read_field, read_number_or_field
 from bridge.codec.points._point_fields cimport (
-    DOUBLE_FRAME, FIELDS, KEY, TEXT_FRAME, digits_of, parent_size, put_decimal, put_double, put_head, put_hex, put_parent,
+    DOUBLE_FRAME, FIELDS, KEY, TEXT, TEXT_FRAME, digits_of, parent_size, put_decimal, put_double, put_head, put_parent,
 )
-from bridge.codec.points._point_write cimport put, put_byte, put_varint, varint_size
+from bridge.codec.points._point_write cimport put, put_byte, put_hex, put_varint, varint_size
 
 import numpy as np
 
@@ -124,6 +125,11 @@ cdef inline bint read_key(const uint8_t* p, const uint8_t* end, const uint8_t** 
     cdef const uint8_t* content
     cdef uint64_t tag
     key[0], n[0] = p, 0
+    if end - p >= 2 and p[0] == KEY and p[1] < 0x80 and p[1] <= end - p - 2:  # as nearly all begin
+        key[0], n[0] = p + 2, p[1]
+        p += 2 + p[1]
+        if end - p >= 2 and p[0] == TEXT and p[1] < 0x80 and p[1] <= end - p - 2:
+            p += 2 + p[1]
     while p < end:
         p = read_field(p, end, MAX_GROUPS, &tag, &content)
         if p == NULL:
@@ -290,6 +296,8 @@ cdef class PointSplicer:
         cdef Py_ssize_t i
         cdef int failed
         for i in range(self._n):
+            if i + FETCH_AHEAD < self._n:
+                fetch(self._points[i + FETCH_AHEAD].data, self._points[i + FETCH_AHEAD].length)
             failed = self._walk(&self._points[i])
             if failed:
                 return i if failed == -1 else failed
@@ -331,7 +339,11 @@ cdef class PointSplicer:
         self._walks += 1
         while p < end:
             field = p
-            p = read_number_or_field(p, end, MAX_GROUPS, &tag, &content, &number)
+            if p[0] == FIELDS and end - p >= 2 and p[1] < 0x80 and p[1] <= end - p - 2:
+                tag, content = FIELDS, p + 2
+                p = content + field[1]
+            else:
+                p = read_number_or_field(p, end, MAX_GROUPS, &tag, &content, &number)
             if p == NULL:
                 return -1
             if tag == TIME:
@@ -441,6 +453,8 @@ cdef class PointSplicer:
         end = out + total
         with nogil:
             for i in range(start, stop):
+                if i + FETCH_AHEAD < stop:
+                    fetch(self._points[i + FETCH_AHEAD].data, self._points[i + FETCH_AHEAD].length)
                 out = self._put_point(out, i)
         if out != end:
             raise AssertionError("a point was written in another size than it was measured in")

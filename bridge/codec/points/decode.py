@@ -1,9 +1,11 @@
 """Bodies of points to batches of spans, in each of the forms that agents post."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bridge.codec.digest import digests
 from bridge.codec.espan import hash_of
@@ -19,11 +21,13 @@ from bridge.codec.points.rejections import (
     InvalidPoints,
     Rejections,
 )
-from bridge.codec.points.scan import Scan, scan_points
+from bridge.codec.points.scan import Scan, count_points, scan_points
 from bridge.codec.rows import faulty_keys, span_columns
+from bridge.codec.together import Together
+from bridge.errors import TooLarge
 from bridge.spans import Context, PayloadBlock, PayloadFormat, SpanBatch
 
-__all__ = ["DecodedPoints", "InvalidPoints", "decode_points"]
+__all__ = ["DecodedPoints", "InvalidPoints", "decode_bodies", "decode_points", "is_protobuf"]
 
 _PROTOBUF: Final = frozenset(("application/protobuf", "application/x-protobuf"))
 _JSON: Final = frozenset(("application/json", "application/pbjson"))
@@ -61,7 +65,7 @@ def decode_points(
     Raises InvalidPoints where the body as such cannot be read, where none of its points can be taken, or where it has
     none; TooLarge for one that has more than the limits allow. A point that is too large is rejected by itself.
     """
-    media_type = content_type.partition(";")[0].strip().lower()
+    media_type = _media_type(content_type)
     if media_type in _PROTOBUF:
         return _decoded(scan_points(body, limits.max_spans), Rejections(), limits, "points[{}]", INVALID_PROTOBUF, peer)
     if media_type in _JSON:
@@ -69,6 +73,38 @@ def decode_points(
         read = read_json(body, precision, received_ns, limits.max_spans)
         return _converted(read, limits, "points[{}]", INVALID_JSON, peer)
     return _converted(read_lines(body, precision, received_ns, limits.max_spans), limits, "line {}", INVALID_LINE, peer)
+
+
+def is_protobuf(content_type: str) -> bool:
+    """Whether a body of this type is read as protobuf, and may be one of `decode_bodies`."""
+    return _media_type(content_type) in _PROTOBUF
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
+def decode_bodies(
+    bodies: Sequence[tuple[bytes, str]],
+    limits: RequestLimits = RequestLimits(),  # noqa: B008 - frozen
+) -> Together | None:
+    """Decode bodies of protobuf, each with the address it came from, as if they were one.
+
+    As `bridge.codec.otlp_protobuf.decode_requests`: None where not every point of every body is taken, and a body must
+    be one whose points `count_points` can count.
+    """
+    datas, peers = zip(*bodies, strict=True)
+    counts = [count_points(each) for each in datas]
+    if min(counts) < 0 or max(counts) > limits.max_spans:
+        return None
+    try:
+        scan = scan_points(b"".join(datas), sum(counts))
+    except (InvalidPoints, TooLarge):
+        return None
+    if scan.rejections.counts or _without_oversized(scan, limits)[1]:
+        return None
+    batch = _batch(scan, [hash_of(peer) for peer in peers], np.array(counts))
+    return Together(batch, faulty_keys(batch.columns.faults))
 
 
 def _without_oversized(scan: Scan, limits: RequestLimits) -> tuple[Scan, int]:
@@ -105,13 +141,21 @@ def _decoded(
         rejections.counts[SPAN_TOO_LARGE] = oversized
     if not scan.lengths.size:
         raise InvalidPoints(error_code, told, rejections.counts) if told else InvalidPoints(NO_POINTS, "no points")
-    offsets = np.concatenate(([0], np.cumsum(scan.lengths)))
-    # the text behind the last stands for none, which both columns may say
+    batch = _batch(scan, [hash_of(peer)])
+    return DecodedPoints(batch, dict(rejections.counts), told, faulty_keys(batch.columns.faults))
+
+
+def _batch(scan: Scan, peers: Sequence[int], counts: NDArray[np.int64] | None = None) -> SpanBatch:
+    """The points, sent by the first peer or, with counts, so many by each; peers are hashes of addresses."""
+    offsets = np.zeros(scan.lengths.size + 1, np.int64)
+    np.cumsum(scan.lengths, out=offsets[1:])
+    # the 0 behind the last text stands for none, which both columns may say
     hashes = np.array([*(hash_of(text) for text in scan.texts), 0], np.uint64)
-    from_peer = np.append(hashes[:-1], np.uint64(hash_of(peer)))
-    columns = span_columns(
-        scan.rows, digest=digests(scan.data, offsets), sender=from_peer[scan.host], service=hashes[scan.service]
-    )
+    sender, nameless = hashes[scan.host], scan.host < 0
+    if nameless.any():
+        of_peer = np.array(peers, np.uint64) if counts is None else np.repeat(np.array(peers, np.uint64), counts)
+        sender = np.where(nameless, of_peer, sender)
+    columns = span_columns(scan.rows, digest=digests(scan.data, offsets), sender=sender, service=hashes[scan.service])
     context = np.zeros(scan.lengths.size, np.uint32)
     payload = PayloadBlock(PayloadFormat.POINT, scan.data, offsets, (Context(),), context)
-    return DecodedPoints(SpanBatch(columns, payload), dict(rejections.counts), told, faulty_keys(columns.faults))
+    return SpanBatch(columns, payload)

@@ -238,4 +238,14 @@ def _span_id(value: Value) -> int:
     return integer(value) or 0
 
 
+def _count_plain(body: bytes) -> int:
+    """See `count_points`."""
+    try:
+        return len(view.Points.FromString(body).arr)
+    except DecodeError:
+        return -1
+
+
 scan_points = scan_plain if _point_scan is None else scan_compiled
+count_points = _count_plain if _point_scan is None else _point_scan.count_points
+"""How many points a body has, taken or not; -1 where it cannot be read. What is inside a point is not looked at."""

@@ -14,15 +14,17 @@ from aiohttp import web
 from google.rpc.code_pb2 import Code
 
 from bridge import __version__
-from bridge.codec.points.decode import InvalidPoints, decode_points
+from bridge.codec.points.decode import InvalidPoints, decode_points, is_protobuf
 from bridge.component import SpanConsumer
 from bridge.connections import ListenerLimits
+from bridge.errors import RetryableError
 from bridge.receivers.addresses import peer_host
 from bridge.receivers.admission import UNBOUNDED, Lease, Memory
 from bridge.receivers.compression import ENCODINGS, decompress
 from bridge.receivers.datakit.forwarding import Copy, Forwarder
 from bridge.receivers.datakit.holding import Holding
 from bridge.receivers.datakit.losses import Losses
+from bridge.receivers.gathering import Joint
 from bridge.receivers.http_server import (
     BODY_TIMEOUT_S,
     GROWTH,
@@ -104,10 +106,12 @@ class DatakitReceiver:
         security: ListenerSecurity | None = None,
         forward_tls: Reloaded[Identity] | None = None,
         decode: PointDecoder = decode_points,
+        joint: Joint | None = None,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         """`hold_s`: how long an answer is held back, from the head of its request on; `now_ns`: the wall clock, which
-        dates points that come without a time; the rest as for OTLP."""
+        dates points that come without a time; `joint`: how small bodies of protobuf are decoded together; the rest as
+        for OTLP."""
         self._max_request_bytes, self._body_timeout_s = max_request_bytes, body_timeout_s
         self._decode, self._now_ns = decode, now_ns
         # what is held is done by then, and what the store does not answer is given up
@@ -119,6 +123,7 @@ class DatakitReceiver:
             max_in_flight_bytes=max_in_flight_bytes,
             memory=memory,
             max_requests=limits.max_concurrent_requests,
+            joint=joint,
         )
         attributes = {"receiver": self.name}
         self._holding = Holding(
@@ -168,6 +173,7 @@ class DatakitReceiver:
             stack.callback(self._losses.tell_rest)
             if self._forwarder:
                 await stack.enter_async_context(self._forwarder.running())
+            await stack.enter_async_context(self._intake.running())
             await stack.enter_async_context(self._server.running())
             self._started_s = anyio.current_time()
             yield
@@ -216,13 +222,18 @@ class DatakitReceiver:
             await claim(len(data))
         trace.mark("receive")
         content_type, peer = request.headers.get("Content-Type", ""), peer_host(request.remote or "")
+        if is_protobuf(content_type) and await self._took_joint(data, peer, id(request.protocol), trace):
+            return body
         precision = request.query.get("precision", "")
         decode = partial(self._decode, data, content_type, peer=peer, precision=precision, received_ns=received_ns)
         try:
             points = await self._intake.run(decode, len(data))
         except InvalidPoints as exc:
+            self._intake.set_apart(peer)
             self._count_rejected(exc.rejected, str(exc), peer)
             raise
+        if points.rejected:
+            self._intake.set_apart(peer)
         self._count_rejected(points.rejected, points.rejection, peer)
         trace.mark("decode")
         if len(points.batch):
@@ -230,6 +241,17 @@ class DatakitReceiver:
             trace.mark("commit")
             trace.note(spans=len(points.batch))
         return body
+
+    async def _took_joint(self, data: bytes, peer: str, sender: int, trace: Trace) -> bool:
+        """Whether its points are committed, with those of others; if not, the body is tried by itself, and held."""
+        try:
+            spans = await self._intake.take_joint(data, peer, sender)
+        except RetryableError:
+            return False
+        if spans:
+            trace.mark("commit")
+            trace.note(spans=spans)
+        return spans > 0
 
     async def _commit(self, points: DecodedPoints, deadline: float) -> None:
         reason = cancelled = "cancelled"

@@ -25,6 +25,7 @@ from bridge.connections import NOT_READ, ListenerLimits
 from bridge.errors import ConfigError
 from bridge.receivers.addresses import bind, host_port, listening_hosts, peer_host
 from bridge.receivers.admission import UNBOUNDED, Lease, Memory
+from bridge.receivers.gathering import Joint
 from bridge.receivers.intake import DRAIN_S, MAX_IN_FLIGHT_BYTES, MAX_REQUEST_BYTES, Decoder, Intake
 from bridge.receivers.otlp.grpc_health import Health
 from bridge.receivers.otlp.grpc_reading import MessageReader
@@ -82,13 +83,14 @@ class GrpcReceiver:
         share_port: bool = False,
         security: ListenerSecurity | None = None,
         decode: Decoder = decode_request,
+        joint: Joint | None = None,
         forwarder: SignalForwarder | None = None,
         unavailable: Callable[[], str] = lambda: "",
     ) -> None:
         """`drain_s`: how long calls in flight may take to be answered once the receiver stops; `share_port`: other
-        processes listen on the same port; `security`: TLS, and the tokens that senders must show; `forwarder`: takes
-        metrics and logs, which are refused without one; `unavailable`: why spans cannot be committed, "" when they
-        can, which is what health tells."""
+        processes listen on the same port; `security`: TLS, and the tokens that senders must show; `joint`: how small
+        requests are decoded together; `forwarder`: takes metrics and logs, which are refused without one;
+        `unavailable`: why spans cannot be committed, "" when they can, which is what health tells."""
         self.host = host
         self.port = port
         self._max_request_bytes = max_request_bytes
@@ -107,6 +109,7 @@ class GrpcReceiver:
             max_in_flight_bytes=max_in_flight_bytes,
             memory=memory,
             max_requests=limits.max_concurrent_requests,
+            joint=joint,
         )
 
     @property
@@ -120,14 +123,15 @@ class GrpcReceiver:
         self._security.start()
         server = self._server()
         health = Health((OVERALL, TRACE_SERVICE), self._unavailable, server)
-        try:
-            self._bind(server)
-            async with health.told():
-                await server.start()
-                yield
-        finally:
-            with anyio.CancelScope(shield=True):
-                await self._stop(server)
+        async with self._intake.running():
+            try:
+                self._bind(server)
+                async with health.told():
+                    await server.start()
+                    yield
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self._stop(server)
 
     def _server(self) -> grpc.aio.Server:
         checks = [Authentication(self._security, self._refuse)] if self._security.asks_for_tokens else []
@@ -205,8 +209,9 @@ class GrpcReceiver:
         with self._intake.traced() as trace:
             data = await self._read(context, lease)
             trace.mark("receive")
-            decoded = await self._intake.take(data, self._decode, peer=peer_host(context.peer()), trace=trace)
-        return success_protobuf(decoded.rejected, decoded.rejection)
+            sender = context.peer()
+            found = await self._intake.take(data, self._decode, peer=peer_host(sender), sender=sender, trace=trace)
+        return success_protobuf(found.rejected, found.rejection)
 
     async def _pass_on(self, forwarder: SignalForwarder, signal: Signal, context: Context, lease: Lease) -> bytes:
         """Pass a request of another signal on, and the backend's answer back."""

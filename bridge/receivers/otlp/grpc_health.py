@@ -7,7 +7,7 @@ import anyio
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-LOOK_S = 0.1
+LOOK_S = 0.5
 """How often is looked whether spans can be committed: no sooner is it told."""
 TELL_S = 1.0
 """How long watchers may take to be told; one that reads nothing any more holds the others up."""

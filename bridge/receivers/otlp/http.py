@@ -1,7 +1,7 @@
 """OTLP over HTTP: POST /v1/traces, protobuf and JSON on one port, answered in the request's own content type."""
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +16,7 @@ from bridge.connections import ListenerLimits
 from bridge.receivers.addresses import peer_host
 from bridge.receivers.admission import UNBOUNDED, Lease, Memory
 from bridge.receivers.compression import ENCODINGS, decompress
+from bridge.receivers.gathering import Joint
 from bridge.receivers.http_server import (
     BODY_TIMEOUT_S,
     GROWTH,
@@ -71,6 +72,7 @@ class HttpReceiver:
         security: ListenerSecurity | None = None,
         decode: Decoder = decode_request,
         decode_json: Decoder = decode_json,
+        joint: Joint | None = None,
         forwarder: SignalForwarder | None = None,
     ) -> None:
         """Limits in bytes hold for a body before and after decompression.
@@ -93,6 +95,7 @@ class HttpReceiver:
             max_in_flight_bytes=max_in_flight_bytes,
             memory=memory,
             max_requests=limits.max_concurrent_requests,
+            joint=joint,
         )
         self._server = HttpServer(
             self.name,
@@ -119,9 +122,11 @@ class HttpReceiver:
         """host:port as senders are given it."""
         return self._server.address
 
-    def running(self) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
         """Listen while the context is open; see `bridge.component.Receiver`."""
-        return self._server.running()
+        async with self._intake.running(), self._server.running():
+            yield
 
     async def _handle(self, request: web.Request) -> web.Response:
         format_ = self._formats.get(request.content_type)
@@ -147,8 +152,9 @@ class HttpReceiver:
             data = await self._body(request, lease)
             trace.mark("receive")
             peer = peer_host(request.remote or "")
-            decoded = await self._intake.take(data, format_.decode, peer=peer, trace=trace)
-        return format_.success(decoded.rejected, decoded.rejection)
+            sender = id(request.protocol) if format_.content_type == PROTOBUF else None
+            found = await self._intake.take(data, format_.decode, peer=peer, sender=sender, trace=trace)
+        return format_.success(found.rejected, found.rejection)
 
     async def _body(self, request: web.Request, lease: Lease) -> bytes:
         """The body, decompressed."""

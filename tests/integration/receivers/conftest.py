@@ -1,9 +1,10 @@
 """Scripted but real peers of a receiver: consumers that collect, block, refuse or own a writer; a small decoder."""
 
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import anyio
 import numpy as np
@@ -13,7 +14,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
+from bridge.codec.together import Together
 from bridge.errors import InvalidData
+from bridge.receivers.gathering import Joint
 from bridge.spans import Context, PayloadBlock, PayloadFormat, SpanBatch, SpanColumns
 from bridge.telemetry import Instruments
 
@@ -62,6 +65,26 @@ class SmallDecoder:
             0,
             {"req_seq": faulty} if faulty else {},
         )
+
+    @property
+    def both(self) -> dict[str, Any]:
+        """Options of a receiver that decodes so, requests that are put together too."""
+        return {"decode": self, "joint": Joint(self._count, self._together)}
+
+    def _count(self, data: bytes) -> int:
+        try:
+            request = ExportTraceServiceRequest.FromString(data)
+        except DecodeError:
+            return -1
+        return sum(len(scope.spans) for r in request.resource_spans for scope in r.scope_spans)
+
+    def _together(self, requests: Sequence[tuple[bytes, str]]) -> Together | None:
+        each = [SmallDecoder()(data, peer=peer) for data, peer in requests]
+        if any(decoded.rejected for decoded in each):
+            return None
+        self.peers += [peer for _, peer in requests]
+        faulty = sum((Counter(decoded.faulty) for decoded in each), Counter[str]())
+        return Together(SpanBatch.concatenate([decoded.batch for decoded in each]), dict(faulty))
 
 
 class ScriptedConsumer:

@@ -12,8 +12,11 @@ import aiohttp
 import anyio
 import pytest
 
+from bridge.codec.points.decode import decode_bodies
+from bridge.codec.points.scan import count_points
 from bridge.errors import PermanentError, StoreUnavailable, Throttled
 from bridge.receivers.datakit import DatakitReceiver
+from bridge.receivers.gathering import Joint
 from bridge.spans import PayloadFormat
 from bridge.spans.ids import text_hash
 from tests.support.agent import HOSTS, PATH, PROTOBUF, agent, traffic
@@ -56,7 +59,7 @@ async def start(consumer: Any, meter: Any) -> AsyncIterator[Any]:
     async with AsyncExitStack() as stack:
 
         async def started(**options: Any) -> tuple[DatakitReceiver, Client]:
-            options = {"host": "127.0.0.1", "port": 0} | options
+            options = {"host": "127.0.0.1", "port": 0, "joint": Joint(count_points, decode_bodies)} | options
             receiver = DatakitReceiver(options.pop("consumer", consumer), instruments=meter.instruments, **options)
             await stack.enter_async_context(receiver.running())
             session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(20)))

@@ -59,7 +59,7 @@ async def start(consumer: Any, meter: Any, decoder: Any) -> AsyncIterator[Any]:
     async with AsyncExitStack() as stack:
 
         async def started(**options: Any) -> tuple[GrpcReceiver, Client]:
-            options = {"host": "127.0.0.1", "port": 0, "decode": decoder} | options
+            options = {"host": "127.0.0.1", "port": 0, **decoder.both} | options
             receiver = GrpcReceiver(options.pop("consumer", consumer), instruments=meter.instruments, **options)
             await stack.enter_async_context(receiver.running())
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(receiver.address))
@@ -268,7 +268,12 @@ async def test_stop_waits_for_aborted_handlers(
 ) -> None:
     """Leaving running() waits for a handler whose client has gone, though gRPC's own stop does not."""
     receiver = GrpcReceiver(
-        lingering_consumer, instruments=meter.instruments, host="127.0.0.1", port=0, decode=decoder, drain_s=drain_s
+        lingering_consumer,
+        instruments=meter.instruments,
+        host="127.0.0.1",
+        port=0,
+        decode=decoder,
+        drain_s=drain_s,
     )
     async with anyio.create_task_group() as group:
         async with receiver.running():
@@ -283,7 +288,7 @@ async def test_stop_waits_for_aborted_handlers(
 
 async def test_stop_answers_calls_in_flight(meter: Any, decoder: Any, consumer: Any, request_of: Request) -> None:
     """A call that is being handled when the receiver stops still gets its success; the port is free afterwards."""
-    receiver = GrpcReceiver(consumer, instruments=meter.instruments, host="127.0.0.1", port=0, decode=decoder)
+    receiver = GrpcReceiver(consumer, instruments=meter.instruments, host="127.0.0.1", port=0, **decoder.both)
     consumer.gate = anyio.Event()
     async with anyio.create_task_group() as group:
         async with receiver.running():
@@ -303,7 +308,12 @@ async def test_calls_over_the_drain_time_are_refused_as_retryable(
 ) -> None:
     """A consumer that does not answer is cancelled after drain_s and waited for; its caller is told to try again."""
     receiver = GrpcReceiver(
-        lingering_consumer, instruments=meter.instruments, host="127.0.0.1", port=0, decode=decoder, drain_s=0.01
+        lingering_consumer,
+        instruments=meter.instruments,
+        host="127.0.0.1",
+        port=0,
+        **decoder.both,
+        drain_s=0.01,
     )
     async with anyio.create_task_group() as group:
         async with receiver.running():
@@ -377,7 +387,12 @@ async def test_other_signals_are_unimplemented_with_a_reason(start: Any, signal:
 async def test_health_is_serving_until_the_receiver_stops(start: Any, meter: Any, decoder: Any, consumer: Any) -> None:
     """Health is SERVING for the server and the trace service; watchers hear NOT_SERVING and never delay the stop."""
     receiver = GrpcReceiver(
-        consumer, instruments=meter.instruments, host="127.0.0.1", port=0, decode=decoder, drain_s=3600
+        consumer,
+        instruments=meter.instruments,
+        host="127.0.0.1",
+        port=0,
+        **decoder.both,
+        drain_s=3600,
     )
     async with receiver.running():
         channel = grpc.aio.insecure_channel(receiver.address)

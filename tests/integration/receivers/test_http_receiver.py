@@ -107,7 +107,8 @@ async def start(consumer: Any, meter: Any, decoder: Any, json_decoder: Any) -> A
     async with AsyncExitStack() as stack:
 
         async def started(**options: Any) -> tuple[HttpReceiver, Client]:
-            options = {"host": "127.0.0.1", "port": 0, "decode": decoder, "decode_json": json_decoder} | options
+            decoders = {**decoder.both, "decode_json": json_decoder}
+            options = {"host": "127.0.0.1", "port": 0} | decoders | options
             receiver = HttpReceiver(options.pop("consumer", consumer), instruments=meter.instruments, **options)
             await stack.enter_async_context(receiver.running())
             session = await stack.enter_async_context(
@@ -169,7 +170,7 @@ async def test_body_without_content_is_an_empty_request_in_json_too(start: Any, 
 
 async def test_ordinary_span_with_an_id_of_a_wrong_length_costs_only_itself(start: Any, consumer: Any) -> None:
     """Of two spans one is taken, and the answer names the other's field, in both encodings."""
-    _, client = await start(decode=decode_request, decode_json=decode_json)
+    _, client = await start(decode=decode_request, joint=None, decode_json=decode_json)
     body = request_with(span_of(**ORDINARY_IDS), span_of(**ORDINARY_IDS, parent_span_id=b"abc"))
     answer = ExportTraceServiceResponse.FromString((await client.post(body)).body).partial_success
     assert answer.rejected_spans == 1
@@ -450,7 +451,7 @@ async def test_a_lost_connection_costs_only_its_request(
 
 
 async def test_a_client_that_leaves_does_not_cancel_the_commit(
-    start: Any, owning_consumer: Any, request_of: Request
+    owning_consumer: Any, start: Any, request_of: Request
 ) -> None:
     """Once handed over, spans are committed whole and by one writer, though their sender has gone."""
     _, client = await start(consumer=owning_consumer)
@@ -466,7 +467,7 @@ async def test_a_client_that_leaves_does_not_cancel_the_commit(
 
 async def test_stop_answers_requests_in_flight(meter: Any, decoder: Any, consumer: Any, request_of: Request) -> None:
     """A request whose body is still on its way when the receiver stops is read, taken and answered."""
-    receiver = HttpReceiver(consumer, instruments=meter.instruments, host="127.0.0.1", port=0, decode=decoder)
+    receiver = HttpReceiver(consumer, instruments=meter.instruments, host="127.0.0.1", port=0, **decoder.both)
     body = request_of("a")
     async with anyio.create_task_group() as group:
         async with receiver.running():
@@ -493,7 +494,12 @@ async def test_requests_over_the_drain_time_are_refused_as_retryable(
 ) -> None:
     """A consumer that does not answer is cancelled after drain_s and waited for, also when its client has gone."""
     receiver = HttpReceiver(
-        lingering_consumer, instruments=meter.instruments, host="127.0.0.1", port=0, decode=decoder, drain_s=0.01
+        lingering_consumer,
+        instruments=meter.instruments,
+        host="127.0.0.1",
+        port=0,
+        **decoder.both,
+        drain_s=0.01,
     )
     body = request_of("a")
     async with anyio.create_task_group() as group:

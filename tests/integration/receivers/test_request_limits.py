@@ -23,11 +23,14 @@ from yarl import URL
 
 from bridge.codec.limits import RequestLimits
 from bridge.codec.otlp_json import decode_json, encode_json
-from bridge.codec.otlp_protobuf import decode_request
-from bridge.codec.points.decode import decode_points
+from bridge.codec.otlp_protobuf import decode_request, decode_requests
+from bridge.codec.otlp_scan import count_spans
+from bridge.codec.points.decode import decode_bodies, decode_points
+from bridge.codec.points.scan import count_points
 from bridge.connections import ListenerLimits
 from bridge.receivers.compression import zstd
 from bridge.receivers.datakit import DatakitReceiver
+from bridge.receivers.gathering import Joint
 from bridge.receivers.otlp import GrpcReceiver, HttpReceiver
 from tests.support.espans import espan_of, field, request_of
 from tests.support.point_bodies import body_of, espan_point
@@ -54,8 +57,10 @@ async def start(consumer: Any, meter: Any) -> AsyncIterator[Any]:
             classes: dict[str, Any] = {"otlp_http": HttpReceiver, "datakit": DatakitReceiver, "otlp_grpc": GrpcReceiver}
             if request and kind == "datakit":
                 options["decode"] = partial(decode_points, limits=request)
+                options["joint"] = Joint(count_points, partial(decode_bodies, limits=request))
             elif request:
                 options["decode"] = partial(decode_request, limits=request)
+                options["joint"] = Joint(count_spans, partial(decode_requests, limits=request))
             if request and kind == "otlp_http":
                 options["decode_json"] = partial(decode_json, limits=request)
             options = {"host": "127.0.0.1", "port": 0, "instruments": meter.instruments} | options

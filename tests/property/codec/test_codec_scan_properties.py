@@ -1,6 +1,7 @@
 """Any bytes: the kernel equals its twin, and what is readable is what opentelemetry-proto reads."""
 
 import re
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -13,11 +14,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from bridge.codec import otlp_view_pb2 as view
-from bridge.codec.otlp_protobuf import decode_request
-from bridge.codec.otlp_scan import Scan, kernel_in_use, scan_compiled, scan_plain
+from bridge.codec.limits import RequestLimits
+from bridge.codec.otlp_protobuf import decode_request, decode_requests
+from bridge.codec.otlp_scan import Scan, count_spans, kernel_in_use, scan_compiled, scan_plain
 from bridge.codec.rows import ROW
 from bridge.errors import InvalidData
-from bridge.spans import convention
+from bridge.spans import SpanBatch, convention
 from tests.support.espans import REQUIRED, Value, any_value, field, pairs, request_of, span_of
 from tests.support.wire_bytes import Changes, changed, changes, holding, message
 
@@ -187,3 +189,51 @@ def test_ids_and_digests_do_not_depend_on_the_peer(body: bytes, one: str, other:
         if name != "sender":
             assert getattr(first, name).tolist() == getattr(second, name).tolist()
     assert first.span_id.all()
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(requests, changes, st.sampled_from(["192.0.2.1", "192.0.2.2"])), min_size=1, max_size=4))
+def test_requests_decoded_together_are_what_they_are_alone(sent: list[tuple[bytes, Changes, str]]) -> None:
+    """Or, where one of them is not taken as a whole, nothing; also where one is cut off and the next would go on."""
+    together = [(data, peer) for body, how, peer in sent if count_spans(data := changed(body, how)) >= 0]
+    if not together:
+        return
+    try:
+        alone = [decode_request(data, peer=peer) for data, peer in together]
+    except InvalidData:
+        assert decode_requests(together) is None
+        return
+    found = decode_requests(together)
+    if any(decoded.rejected for decoded in alone):
+        assert found is None
+        return
+    assert found is not None
+    whole = SpanBatch.concatenate([decoded.batch for decoded in alone])
+    assert {name: column.tolist() for name, column in found.batch.columns.items()} == {
+        name: column.tolist() for name, column in whole.columns.items()
+    }
+    assert [found.batch.payload.span(row) for row in range(len(whole))] == [
+        whole.payload.span(row) for row in range(len(whole))
+    ]
+    assert found.batch.payload.contexts == whole.payload.contexts
+    assert found.batch.payload.context.tolist() == whole.payload.context.tolist()
+    assert found.faulty == dict(sum((Counter(decoded.faulty) for decoded in alone), Counter[str]()))
+
+
+def test_a_request_that_is_cut_off_does_not_run_on_into_the_next() -> None:
+    """Its spans cannot be counted, so that it is never put beside others."""
+    body = request_of(span_of(REQUIRED))
+    assert all(count_spans(body[:end]) < 0 for end in range(1, len(body)))
+    assert count_spans(body) == 1
+
+
+@pytest.mark.parametrize("limits", [RequestLimits(max_spans=2), RequestLimits(max_span_bytes=200)])
+def test_limits_hold_for_each_of_the_requests(limits: RequestLimits) -> None:
+    """What keeps them alone keeps them together; what does not is decoded by itself."""
+    small = request_of(span_of(REQUIRED)), "192.0.2.1"
+    large = request_of(*[span_of({**REQUIRED, "note": "x" * 200})] * 3), "192.0.2.1"
+    found = decode_requests([small] * 9, limits)
+    assert found is not None
+    assert len(found.batch) == 9
+    assert decode_requests([small, large], limits) is None
+    assert decode_requests([small, large]) is not None

@@ -1,5 +1,6 @@
 """Any bytes: the kernel equals its twin, and what is taken is what protobuf reads and the limits allow."""
 
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -7,13 +8,14 @@ from google.protobuf.message import DecodeError
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bridge.codec.limits import RequestLimits
 from bridge.codec.points import point_view_pb2 as view
-from bridge.codec.points.decode import decode_points
+from bridge.codec.points.decode import decode_bodies, decode_points
 from bridge.codec.points.point_pb2 import PBPoints
 from bridge.codec.points.rejections import UNREADABLE, InvalidPoints
-from bridge.codec.points.scan import Scan, kernel_in_use, scan_compiled, scan_plain
+from bridge.codec.points.scan import Scan, count_points, kernel_in_use, scan_compiled, scan_plain
 from bridge.codec.rows import ROW, span_ids, span_ids_plain
-from bridge.spans import Kind, convention
+from bridge.spans import Kind, SpanBatch, convention
 from tests.support.espans import field, varint
 from tests.support.point_bodies import PROTOBUF, REQUIRED, Value, body_of, field_of, point_of
 from tests.support.wire_bytes import Changes, changed, changes, holding, message
@@ -167,3 +169,40 @@ def test_every_point_is_taken_or_rejected_with_its_own_bytes(body: bytes) -> Non
     assert decoded.batch.columns.span_id.all()
     assert (decoded.batch.columns.kind != Kind.ORDINARY).all()
     assert is_read(b"".join(field(1, payload.span(i)) for i in range(len(payload))))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(bodies, changes, st.sampled_from(["192.0.2.1", "192.0.2.2"])), min_size=1, max_size=4))
+def test_bodies_decoded_together_are_what_they_are_alone(sent: list[tuple[bytes, Changes, str]]) -> None:
+    """Or, where one of them is not taken as a whole, nothing."""
+    together = [(data, peer) for body, how, peer in sent if count_points(data := changed(body, how)) > 0]
+    if not together:
+        return
+    try:
+        alone = [decode_points(data, PROTOBUF, peer=peer) for data, peer in together]
+    except InvalidPoints:
+        assert decode_bodies(together) is None
+        return
+    found = decode_bodies(together)
+    if any(decoded.rejected for decoded in alone):
+        assert found is None
+        return
+    assert found is not None
+    whole = SpanBatch.concatenate([decoded.batch for decoded in alone])
+    assert {name: column.tolist() for name, column in found.batch.columns.items()} == {
+        name: column.tolist() for name, column in whole.columns.items()
+    }
+    assert found.batch.payload.data == whole.payload.data
+    assert found.batch.payload.offsets.tolist() == whole.payload.offsets.tolist()
+    assert found.faulty == dict(sum((Counter(decoded.faulty) for decoded in alone), Counter[str]()))
+
+
+@pytest.mark.parametrize("limits", [RequestLimits(max_spans=2), RequestLimits(max_span_bytes=100)])
+def test_limits_hold_for_each_of_the_bodies(limits: RequestLimits) -> None:
+    """What keeps them alone keeps them together; what does not is decoded by itself."""
+    small = body_of(point_of(REQUIRED)), "192.0.2.1"
+    large = body_of(*[point_of({**REQUIRED, "note": "x" * 100})] * 3), "192.0.2.1"
+    found = decode_bodies([small] * 9, limits)
+    assert (found is None) == (len(small[0]) > limits.max_span_bytes)
+    assert decode_bodies([small, large], limits) is None
+    assert decode_bodies([small, large]) is not None

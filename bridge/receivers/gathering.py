@@ -1,0 +1,229 @@
+"""Requests that arrive within a short time are decoded and committed together.
+
+What a request costs beyond its spans, such as a scan, two dozen arrays and a commit, a few requests cost together but
+once. Nobody pays for it with more than a little time: a request waits WAIT_S at most, and one of few spans less in
+proportion, so that no connection is held below FULL_SPANS / WAIT_S spans a second, however few it sends at a time.
+Nobody waits for company that is not to be expected: while there is one sender, or all that sent of late are waiting,
+requests go at once. Where many small ones come, commits begin no more often than every PACE_S.
+"""
+
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from contextlib import asynccontextmanager
+from copy import copy
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+import anyio
+
+from bridge.errors import StoreUnavailable
+from bridge.spans import SpanBatch
+
+WAIT_S, FULL_SPANS = 0.1, 512
+"""How long a request of so many spans waits for others at most; one of fewer waits in proportion less."""
+PACE_S, MANY = 0.02, 8
+"""Where so many requests wait they are small, and go this long after those before them."""
+MAX_SPANS, MAX_BYTES = 4096, 4 << 20
+"""Of those that go together: with so many nothing is won by waiting for more."""
+FORGET_S = 1.0
+"""Who has sent nothing for so long, or twice that, is not waited for."""
+MAX_HELD_REQUESTS, MAX_HELD_BYTES = 8192, 64 << 20
+"""In all groups that are not done; more go by themselves, into the bounds that there are. A request stays in its group
+when its sender gives up."""
+MAX_BYTES_ALONE = 512 << 10
+"""A larger request is a batch by itself."""
+APART_S, MAX_APART = 60.0, 1000
+"""A sender of something that is not taken goes by itself so long: to decode twice would cost more than is won."""
+
+
+class DecodedTogether(Protocol):
+    """What became of several requests of which every span was taken."""
+
+    @property
+    def batch(self) -> SpanBatch: ...
+    @property
+    def faulty(self) -> dict[str, int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """How requests of one protocol are decoded together."""
+
+    count: Callable[[bytes], int]
+    """Spans of a request; below 0 where it cannot be put beside others."""
+    decode: Callable[[Sequence[tuple[bytes, str]]], DecodedTogether | None]
+    """All of these requests with the addresses they came from, None where not all of each is taken."""
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    """Requests that go together."""
+
+    due_s: float
+    requests: list[tuple[bytes, str]] = field(default_factory=list)
+    spans: int = 0
+    bytes: int = 0
+    done: anyio.Event = field(default_factory=anyio.Event)
+    taken: bool = False
+    # failed until the commit returned: one that was cancelled must not look like a success
+    error: Exception | None = field(default_factory=lambda: StoreUnavailable("the write was abandoned"))
+
+    def fits(self, size: int, spans: int) -> bool:
+        return self.spans + spans <= MAX_SPANS and self.bytes + size <= MAX_BYTES
+
+
+class Gathering:
+    """Puts requests of one receiver together. For one event loop; takes none but while `running`."""
+
+    def __init__(
+        self,
+        joint: Joint,
+        run: Callable[[Callable[[], DecodedTogether | None], int], Awaitable[DecodedTogether | None]],
+        commit: Callable[[DecodedTogether], Awaitable[None]],
+    ) -> None:
+        """run: works a function out that reads so many bytes. commit: takes spans over."""
+        self._joint, self._run, self._commit = joint, run, commit
+        self._open = False
+        self._groups: deque[_Group] = deque()
+        """Those that have not begun; only the last may still be added to."""
+        self._news = anyio.Event()
+        self._waiting = 0
+        """Senders whose request is in a group that is not done."""
+        self._held_requests = self._held_bytes = 0
+        self._began_s = self._wakes_s = float("-inf")
+        self._recent: set[Hashable] = set()
+        self._before: set[Hashable] = set()
+        self._counted_s = 0.0
+        self._apart: dict[str, float] = {}
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Take requests while the context is open. Leave it when nobody waits for one any more."""
+        async with anyio.create_task_group() as tasks:
+            self._open = True
+            tasks.start_soon(self._go)
+            try:
+                yield
+            finally:
+                self._open = False
+                tasks.cancel_scope.cancel()
+
+    async def take(self, data: bytes, peer: str, sender: Hashable) -> int:
+        """Return how many spans it had once the request is committed; 0 where it is to be decoded by itself.
+
+        sender: something of its connection. Raises what the commit raises.
+        """
+        if not self._open or len(data) > MAX_BYTES_ALONE or (self._apart and self._is_apart(peer)):
+            return 0
+        if self._held_requests >= MAX_HELD_REQUESTS or self._held_bytes + len(data) > MAX_HELD_BYTES:
+            return 0
+        spans = self._joint.count(data)
+        if not 0 < spans <= MAX_SPANS:
+            return 0
+        self._saw(sender)
+        self._waiting += 1
+        group = self._add(data, peer, spans)
+        try:
+            await group.done.wait()
+        finally:
+            self._waiting -= 1
+        if not group.taken:
+            return 0
+        if group.error is not None:
+            # several senders wait for one commit: each gets an error of its own
+            raise copy(group.error) from group.error
+        return spans
+
+    def count(self, data: bytes) -> int:
+        """Spans of a request that was put beside others."""
+        return self._joint.count(data)
+
+    def set_apart(self, peer: str) -> None:
+        """Have this sender's requests go by themselves for a while."""
+        now_s = anyio.current_time()
+        if len(self._apart) >= MAX_APART:
+            self._apart = {known: until_s for known, until_s in self._apart.items() if until_s > now_s}
+        if len(self._apart) < MAX_APART:
+            self._apart[peer] = now_s + APART_S
+
+    def _is_apart(self, peer: str) -> bool:
+        until_s = self._apart.get(peer)
+        if until_s is not None and until_s <= anyio.current_time():
+            del self._apart[peer]
+            return False
+        return until_s is not None
+
+    def _add(self, data: bytes, peer: str, spans: int) -> _Group:
+        due_s = anyio.current_time() + WAIT_S * min(1.0, spans / FULL_SPANS)
+        group = self._groups[-1] if self._groups else None
+        if group is None or not group.fits(len(data), spans):
+            group = _Group(due_s)
+            self._groups.append(group)
+        group.due_s = min(group.due_s, due_s)
+        group.requests.append((data, peer))
+        group.spans += spans
+        group.bytes += len(data)
+        self._held_requests += 1
+        self._held_bytes += len(data)
+        if due_s < self._wakes_s or self._wait_s() <= 0:
+            self._news.set()
+        return group
+
+    def _saw(self, sender: Hashable) -> None:
+        now_s = anyio.current_time()
+        if now_s - self._counted_s >= FORGET_S:
+            self._before = self._recent if now_s - self._counted_s < 2 * FORGET_S else set()
+            self._recent, self._counted_s = set(), now_s
+        self._recent.add(sender)
+
+    async def _go(self) -> None:
+        try:
+            while True:
+                wait_s = self._wait_s()
+                if wait_s > 0:
+                    await self._wait(wait_s)
+                    continue
+                group = self._groups.popleft()
+                self._began_s = anyio.current_time()
+                await self._take(group)
+        finally:  # nobody waits for ever
+            self._open = False
+            for group in self._groups:
+                group.done.set()
+
+    async def _wait(self, wait_s: float) -> None:
+        """Wait so long, unless there is news."""
+        self._news = anyio.Event()
+        self._wakes_s = anyio.current_time() + wait_s
+        with anyio.move_on_after(wait_s):
+            await self._news.wait()
+        self._wakes_s = float("-inf")
+
+    def _wait_s(self) -> float:
+        """How long the first group is to wait yet."""
+        if not self._groups:
+            return float("inf")
+        group = self._groups[0]
+        if len(self._groups) > 1 or group.spans + FULL_SPANS > MAX_SPANS:
+            return 0.0
+        now_s = anyio.current_time()
+        pace_s = self._began_s + PACE_S - now_s if len(group.requests) >= MANY else 0.0
+        if self._waiting >= max(len(self._recent), len(self._before)):
+            return pace_s
+        return max(pace_s, group.due_s - now_s)
+
+    async def _take(self, group: _Group) -> None:
+        """Never raises: what happens is told to those who wait."""
+        try:
+            decoded = await self._run(partial(self._joint.decode, group.requests), group.bytes)
+            if decoded is not None:
+                group.taken = True
+                await self._commit(decoded)
+                group.error = None
+        except Exception as exc:  # noqa: BLE001 -- before anything was taken each request is tried by itself
+            group.error = exc
+        finally:
+            self._held_requests -= len(group.requests)
+            self._held_bytes -= group.bytes
+            group.done.set()
