@@ -11,6 +11,7 @@ import click
 
 from bridge import __version__
 from bridge.errors import ConfigError
+from bridge.pipeline.loading import for_good
 
 
 class Listed(NamedTuple):
@@ -41,7 +42,8 @@ class Commands(click.Group):
             return None
         module, _, attribute = COMMANDS[cmd_name].target.partition(":")
         try:
-            command: click.Command = getattr(importlib.import_module(module), attribute)
+            with for_good():
+                command: click.Command = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as exc:
             raise click.ClickException(f"{cmd_name} is not part of this installation: {exc}") from exc
         return command

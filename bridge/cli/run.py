@@ -12,6 +12,7 @@ import click
 from bridge import __version__
 from bridge.config import load
 from bridge.errors import ConfigError, StoreDamaged
+from bridge.pipeline.loading import for_good
 from bridge.telemetry.log_writer import flushed
 from bridge.telemetry.logs import configure_logging
 
@@ -60,17 +61,18 @@ def run_command(paths: tuple[Path, ...]) -> None:
     for warning in loaded.exposed:
         logger.warning("a listener is open to others", extra={"warning": warning})
     # imported here: it takes a while, and mistakes in the settings are told before
-    from bridge.pipeline.process import (
-        give_memory_back,
-        keep_no_core_dumps,
-        leaves,
-        quiet_grpc,
-        raise_descriptor_limit,
-    )
+    with for_good():
+        from bridge.pipeline.process import (
+            give_memory_back,
+            keep_no_core_dumps,
+            leaves,
+            quiet_grpc,
+            raise_descriptor_limit,
+        )
 
-    quiet_grpc()
-    keep_no_core_dumps()
-    from bridge.pipeline.run import serve
+        quiet_grpc()
+        keep_no_core_dumps()
+        from bridge.pipeline.run import serve
 
     give_memory_back()
     raise_descriptor_limit()

@@ -52,19 +52,17 @@ def decode_requests(
     must be one whose spans `count_spans` can count: one that is cut off would run on into the next.
     """
     datas, peers = zip(*requests, strict=True)
-    data = b"".join(datas)
-    counts = [count_spans(each) for each in datas]
+    counts, size = [count_spans(each) for each in datas], sum(map(len, datas))
     if min(counts) < 0 or max(counts) > limits.max_spans:
         return None
     try:
-        scan = scan_request(data)
-        check_contexts(scan.contexts, len(data))
+        scan = scan_request(b"".join(datas))
+        check_contexts(scan.contexts, size)
     except (InvalidData, TooLarge):
         return None
-    if scan.refused or (len(data) > limits.max_span_bytes and _without_oversized(scan, limits)[1]):
+    if scan.refused or (size > limits.max_span_bytes and _without_oversized(scan, limits)[1]):
         return None
-    batch = _batch(scan, [hash_of(peer) for peer in peers], np.array(counts))
-    return Together(batch, faulty_keys(batch.columns.faults))
+    return Together(_batch(scan, [hash_of(peer) for peer in peers], np.array(counts)))
 
 
 def decoded(

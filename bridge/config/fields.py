@@ -223,6 +223,11 @@ Host: TypeAlias = Annotated[
     AfterValidator(_host),
     Allowed(HOST),
 ]
+HostNames: TypeAlias = Annotated[
+    tuple[Annotated[str, AfterValidator(lambda value: value if value == "*" else _host(value))], ...],
+    BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
+    Allowed('a list of host names without port or scheme, such as ["bridge.example"], or ["*"] for any'),
+]
 FilePath: TypeAlias = Annotated[
     Path,
     BeforeValidator(_path),

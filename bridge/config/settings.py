@@ -14,6 +14,7 @@ from bridge.config.fields import (
     CountOrZero,
     FilePath,
     Host,
+    HostNames,
     LargeSize,
     LargeSizeOrZero,
     Nanoseconds,
@@ -189,7 +190,14 @@ class WebSettings(ListenerSettings):
     keep_traces: CountOrZero = Field(
         default=1000,
         description="Traces kept in memory for the page, in 64 MiB at most and in 4 % of memory_limit; 0: none. Under "
-        "load not every trace is kept: reading them may take a hundredth of a core.",
+        "load not every trace is kept: reading them may take a hundredth of a core while somebody looks at them, and a "
+        "fifth of that else.",
+    )
+    allowed_hosts: HostNames = Field(
+        default=(),
+        description="Names by which browsers may ask for the page and its data where there are no tokens, besides "
+        'addresses, localhost, the machine\'s name and host; "*": any. Others are answered 421, since a site could '
+        "have its own name lead here and read along. /healthz, /readyz and /metrics answer to every name.",
     )
     trace_url: TraceUrl | None = Field(
         default=None,

@@ -14,11 +14,12 @@ from libc.string cimport memcpy
 from bridge.linker._left_log cimport (
     Entry, Log, entry_at, filter_prefetch, log_push, log_reserve, newest, older, push_prefetch,
 )
+from bridge.linker._prefetch cimport prefetch
 from bridge.linker._slot_map cimport NIL, Map, map_add, map_get, map_prefetch, map_remove, map_reserve, map_set
 from bridge.linker._timeline cimport (
     LEFT, SIZES, Place, Timelines, block, block_prefetch, insert, line_prefetch, place, refs_prefetch, remove, rename,
 )
-from bridge.linker._timeline_search cimport between, ties
+from bridge.linker._timeline_search cimport GROUP, between, descend, ties
 
 import numpy as np
 
@@ -39,6 +40,7 @@ cdef enum:
     GONE = 8
     EXIT = 16
     HELD = 32
+    SERVED = 64  # an entry of its group has its thread trace id, and will until they leave
     IS_ENTRY = 1  # marks of a row: see groups.py
     BOTH_WAYS = 6
     MET = 32
@@ -506,25 +508,53 @@ cdef class Groups:
         const int64_t[::1] at_ns,
         const uint64_t[::1] threads,
     ):
-        cdef Py_ssize_t n = slots.shape[0], i
+        cdef Py_ssize_t n = slots.shape[0], i, j
+        cdef int32_t[GROUP] row
+        cdef int64_t[GROUP] at
+        cdef uint64_t[GROUP] line, thread
+        cdef int some = 0
         self._check(slots, 0, self._n_rows, n)
         if timelines.shape[0] != n or at_ns.shape[0] != n or threads.shape[0] != n:
             raise ValueError("columns of unequal length")
         map_reserve(&self._lines.tops, n)
         with nogil:
             for i in range(n):
-                if i + FAR < n:
-                    map_prefetch(&self._key, threads[i + FAR])
-                    filter_prefetch(&self._log, threads[i + FAR])
-                self._ask_places(self._lines.of_row, &slots[i], n - i)
-                self._ask_lines(&timelines[i], n - i, 0)
-                if self._rows[slots[i]].state & WAITING and timelines[i]:
-                    self._resolve(slots[i], timelines[i], at_ns[i], threads[i])
+                if timelines[i] and self._rows[slots[i]].state & (WAITING | SERVED) == WAITING:
+                    row[some], line[some], at[some], thread[some] = slots[i], timelines[i], at_ns[i], threads[i]
+                    map_prefetch(&self._key, threads[i])
+                    filter_prefetch(&self._log, threads[i])
+                    some += 1
+                if some == GROUP or i == n - 1:
+                    self._ask_entries(row, line, at, thread, some)
+                    for j in range(some):
+                        self._resolve(row[j], line[j], at[j], thread[j])
+                    some = 0
         self._done()
+
+    cdef void _ask_entries(
+        self, const int32_t* slots, const uint64_t* timelines, const int64_t* at_ns, const uint64_t* threads, int n
+    ) noexcept nogil:
+        """Have in cache what is read to resolve up to GROUP rows."""
+        cdef uint64_t[GROUP] lines
+        cdef int32_t entry
+        cdef int i
+        for i in range(n):
+            if self._lines.of_row[slots[i]] != NIL:
+                block_prefetch(&self._lines, self._lines.of_row[slots[i]])
+        for i in range(n):
+            if self._lines.of_row[slots[i]] != NIL:
+                refs_prefetch(&self._lines, self._lines.of_row[slots[i]])
+            entry = map_get(&self._key, threads[i]) if threads[i] else NIL
+            lines[i] = timelines[i]
+            if entry != NIL and entry & ENTRY:
+                lines[i] = 0
+                prefetch(&self._rows[entry & ~ENTRY])
+                prefetch(&self._lines.of_row[entry & ~ENTRY])
+        descend(&self._lines, lines, at_ns, n)
 
     cdef void _resolve(self, int32_t slot, uint64_t line, int64_t at, uint64_t thread) noexcept nogil:
         cdef Row* row = &self._rows[slot]
-        cdef bint known = thread and self._has_entry(thread)
+        cdef bint known = thread and self._has_entry(thread, slot)
         cdef int32_t[MAX_TIES] found
         cdef int n = 0, i
         row.marks &= ~PARENTED
@@ -568,11 +598,13 @@ cdef class Groups:
             at = older(&self._log, entry.next)
         return False
 
-    cdef bint _has_entry(self, uint64_t thread) noexcept nogil:
+    cdef bint _has_entry(self, uint64_t thread, int32_t slot) noexcept nogil:
         cdef int32_t other = map_get(&self._key, thread), steps = 0, seen = 0
         cdef uint64_t at
         cdef Entry* entry
         if other != NIL and other & ENTRY:
+            if self._find(other & ~ENTRY) == self._find(slot):
+                self._rows[slot].state |= SERVED
             return True
         at = newest(&self._log, thread)
         while at and seen < MAX_CONTEXT and steps < MAX_STEPS:

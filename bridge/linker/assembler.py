@@ -42,7 +42,7 @@ from bridge.linker.options import LinkOptions
 from bridge.linker.remembered import Remembered
 from bridge.linker.second_look import SecondLook, kinds_of
 from bridge.linker.slots import I32Array
-from bridge.linker.waiting import Checks, Holds, Received, WaitingRows
+from bridge.linker.waiting import Arrived, Checks, Holds, Received, WaitingRows
 from bridge.spans import Decisions, Kind, Outcome, SpanColumns, SpanLinks
 
 Link = Callable[[SpanColumns, LinkOptions, Decided | None, Held | None], Links]
@@ -98,9 +98,9 @@ class Assembler:
         self._second: SecondLook | None = None
         if link_options.timing:
             self._second = SecondLook(self._rows, self._groups, link_options, window_options.window_ns)
-        self._pending: list[Received] = []
+        self._pending: list[Arrived] = []
         self._ordinary: list[Received] = []
-        self._restored: list[Received] = []
+        self._restored: list[Arrived] = []
         self._restored_left: list[_Left] = []
         self._hosts: HostClocks | None = None
         self._waiting = self._queued = 0
@@ -131,7 +131,7 @@ class Assembler:
     def add(self, batch: int, columns: SpanColumns, arrival_ns: int) -> None:
         """Take the rows of a stored batch, which arrived at this time."""
         self._finish_restore(arrival_ns)
-        self._take(_received(batch, columns, np.arange(len(columns), dtype=np.uint32), arrival_ns))
+        self._take(Arrived(batch, columns, arrival_ns))
 
     def restore(
         self,
@@ -150,7 +150,7 @@ class Assembler:
         wait[left_rows] = False
         rows = np.flatnonzero(wait)
         self._waiting += rows.size
-        self._restored.append(_received(batch, columns.take(rows), rows.astype(np.uint32), arrival_ns))
+        self._restored.append(Arrived(batch, columns.take(rows), arrival_ns, rows.astype(np.uint32)))
         # a copy that was folded tells late rows nothing: the span it is a copy of does
         kept = np.flatnonzero(decisions.outcome != Outcome.FOLDED)
         left_ns = left_ns[kept]
@@ -187,16 +187,18 @@ class Assembler:
 
     # --- in --------------------------------------------------------------------------------------------------------
 
-    def _take(self, received: Received) -> None:
+    def _take(self, arrived: Arrived) -> None:
         """Queue rows; they are worked into the state at the next beat or tick."""
-        if not len(received):
+        n = len(arrived)
+        if not n:
             return
-        self._arrival_ns = max(int(received.arrival_ns[0]), self._arrival_ns)
+        self._arrival_ns = max(arrived.arrival_ns, self._arrival_ns)
         self._beat_until(self._arrival_ns - 1)
-        received.arrival_ns.fill(self._arrival_ns)
-        self._pending.append(received)
-        self._waiting += len(received)
-        self._queued += len(received)
+        if arrived.arrival_ns < self._arrival_ns:
+            arrived = replace(arrived, arrival_ns=self._arrival_ns)
+        self._pending.append(arrived)
+        self._waiting += n
+        self._queued += n
         if self._queued >= _FLUSH_ROWS:
             self._flush()
 
@@ -204,7 +206,7 @@ class Assembler:
         """Look, beat by beat, at rows whose hold has passed; each beat sees what had come by then."""
         beats = self._holds if self._second is None else self._second
         while True:
-            if self._pending and beats.beat_of(int(self._pending[0].arrival_ns[0])) <= until_ns:
+            if self._pending and beats.beat_of(self._pending[0].arrival_ns) <= until_ns:
                 self._flush()
             at_ns = min((t for t in (self._holds.next_ns, beats.next_ns) if t is not None), default=None)
             if at_ns is None or at_ns > until_ns:
@@ -219,7 +221,7 @@ class Assembler:
         """Work queued rows into the state."""
         if not self._pending:
             return
-        received, self._pending, self._queued = _concatenated(self._pending), [], 0
+        received, self._pending, self._queued = Received.of(self._pending), [], 0
         ordinary = received.columns.kind == Kind.ORDINARY
         if ordinary.any():
             self._ordinary.append(received.take(ordinary))
@@ -264,7 +266,10 @@ class Assembler:
         return [departure(received, decisions, SpanLinks.zeros(0), np.arange(len(received)))]
 
     def _let_groups_go(self, now: int, force: bool, most: int | None, counts: Counter[str]) -> list[Leaving]:
-        slots, reasons, received, keys = self._leaving(self._due(now, force, most), now, force)
+        due = self._due(now, force, most)
+        if not due.size:
+            return []
+        slots, reasons, received, keys = self._leaving(due, now, force)
         if not slots.size:
             return []
         for reason, name in _REASONS.items():
@@ -333,16 +338,18 @@ class Assembler:
 
     def _leaving(self, due: I32Array, now: int, force: bool) -> tuple[I32Array, NDArray[np.uint8], Received, RowKeys]:
         """Groups of these rows that leave: slots and rows in order of receipt, why each group leaves, keys of rows."""
-        slots = self._rows.in_order(self._due_groups(due, now, force)[0])
+        those = np.sort(self._due_groups(due, now, force)[0])
+        slots = self._rows.in_order(those)
         received = self._rows.take(slots)
         keys = self._keys_of(received.columns)
         self._look_at_last(slots, received.columns, keys)
         members, _, reasons = self._due_groups(slots, now, force)
-        leaving = self._rows.in_order(members)
-        if not np.array_equal(leaving, slots):
-            received = self._rows.take(leaving)
+        members = np.sort(members)
+        if not np.array_equal(members, those):
+            slots = self._rows.in_order(members)
+            received = self._rows.take(slots)
             keys = self._keys_of(received.columns)
-        return leaving, reasons, received, keys
+        return slots, reasons, received, keys
 
     def _keys_of(self, columns: SpanColumns) -> RowKeys:
         """Keys of rows that wait; those whose threads tell nothing are on no timeline."""
@@ -416,10 +423,9 @@ class Assembler:
         restored, self._restored = deque(self._restored), []
         self._restore_left(now)
         while restored:  # rows are freed as they are worked in
-            received = restored.popleft()
-            self._waiting -= len(received)
-            np.minimum(received.arrival_ns, now, out=received.arrival_ns)
-            self._take(received)
+            arrived = restored.popleft()
+            self._waiting -= len(arrived)
+            self._take(replace(arrived, arrival_ns=min(arrived.arrival_ns, now)))
 
     def _restore_left(self, now: int) -> None:
         left, self._restored_left = self._restored_left, []
@@ -441,11 +447,6 @@ class Assembler:
         entries = np.flatnonzero((lines != 0) & (columns.kind == Kind.ENTRY))
         self._groups.open(rows[entries] | LEFT, lines[entries], columns.ktime[entries], ends[entries])
         self._left.close_tick(left_ns, rows, traces, self._groups.mark)
-
-
-def _received(batch: int, columns: SpanColumns, rows: NDArray[np.uint32], arrival_ns: int) -> Received:
-    n = len(columns)
-    return Received(np.full(n, batch, np.int64), rows, columns, np.full(n, arrival_ns, np.int64))
 
 
 def _concatenated(parts: list[Received]) -> Received:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +85,11 @@ def departure(received: Received, decisions: Decisions, links: SpanLinks, order:
 
 def joined(parts: list[Leaving], hosts: HostClocks | None = None) -> Departure:
     """One departure of several parts, in order. hosts: what is known of clocks."""
+    if not parts:
+        return _nothing()
+    if len(parts) == 1:
+        leaving, senders = parts[0]
+        return leaving if hosts is None else replace(leaving, clocks=row_clocks(hosts, senders))
     links, start = [], 0
     for part, _ in parts:
         links.append(replace(part.links, row=part.links.row + start))
@@ -96,3 +102,8 @@ def joined(parts: list[Leaving], hosts: HostClocks | None = None) -> Departure:
         SpanLinks.concatenate(links),
         NO_CLOCKS if hosts is None else row_clocks(hosts, senders),
     )
+
+
+@cache
+def _nothing() -> Departure:
+    return Departure(np.empty(0, np.int64), np.empty(0, np.uint32), Decisions.zeros(0), SpanLinks.zeros(0))

@@ -43,6 +43,8 @@ _FAR_NS: Final = 1 << 60
 _FAR_AHEAD_NS: Final = 1 << 61
 """No clock is further ahead: 73 years, for there are machines that wake up in 1970. Hosts further apart stay apart."""
 _MAX_UNCERTAINTY_NS: Final = 1 << 58
+_FEW_HOSTS: Final = 64
+"""Of so many at most each one's spans are looked at by themselves; those of more are sorted."""
 _SCRAMBLE: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -145,8 +147,11 @@ def asked_by(columns: SpanColumns, clients: Rows) -> U64Array:
 
 def way_of(columns: SpanColumns, clients: Rows, servers: Rows) -> U64Array:
     """Keys of (address asked, the server's own) of pairs of rows."""
-    port = columns.src_port[servers].astype(np.uint64)
-    return combine((asked_by(columns, clients), columns.src_ip[servers], port))
+    return _way(asked_by(columns, clients), columns, servers)
+
+
+def _way(asked: U64Array, columns: SpanColumns, servers: Rows) -> U64Array:
+    return combine((asked, columns.src_ip[servers], columns.src_port[servers].astype(np.uint64)))
 
 
 def times_of_pairs(columns: SpanColumns, clients: Rows, servers: Rows) -> PairTimes:
@@ -155,6 +160,7 @@ def times_of_pairs(columns: SpanColumns, clients: Rows, servers: Rows) -> PairTi
     if lot.size > MAX_PAIRS:
         some = _least(lot)
         clients, servers, lot = clients[some], servers[some], lot[some]
+    asked = asked_by(columns, clients)
     return PairTimes(
         client=columns.sender[clients],
         client_ktime=columns.ktime[clients],
@@ -164,8 +170,8 @@ def times_of_pairs(columns: SpanColumns, clients: Rows, servers: Rows) -> PairTi
         server_ktime=columns.ktime[servers],
         server_start=columns.start_ns[servers],
         server_length=lengths(columns, servers),
-        asked=asked_by(columns, clients),
-        way=way_of(columns, clients, servers),
+        asked=asked,
+        way=_way(asked, columns, servers),
         lot=lot,
     )
 
@@ -175,8 +181,15 @@ def _least(lot: U64Array) -> I64Array:
     some = np.flatnonzero(lot < np.uint64((3 * MAX_PAIRS << 63) // lot.size)) if lot.size > 3 * MAX_PAIRS else None
     if some is None or some.size < MAX_PAIRS:
         some = np.arange(lot.size)
-    least: I64Array = some[np.argsort(lot[some], kind="stable")[:MAX_PAIRS]]
+    order = np.argsort(lot[some])  # much faster than the stable sort that equal lots need
+    if not _distinct(lot[some[order]]):
+        order = np.argsort(lot[some], kind="stable")
+    least: I64Array = some[order[:MAX_PAIRS]]
     return least
+
+
+def _distinct(ascending: U64Array) -> bool:
+    return bool((ascending[1:] != ascending[:-1]).all())
 
 
 def clocks_of(pairs: PairTimes, *, slack_ns: int, guesses: PairTimes | None = None) -> Clocks:
@@ -193,10 +206,11 @@ def clocks_of(pairs: PairTimes, *, slack_ns: int, guesses: PairTimes | None = No
     known = (pairs.client_length > 0) & (pairs.server_length > 0)
     known &= (pairs.client_start < _LAST_NS) & (pairs.server_start < _LAST_NS)
     known &= (pairs.client_length < _FAR_NS) & (pairs.server_length < _FAR_NS)
-    pairs, guessed = pairs.take(known), guessed[known]
-    senders = np.unique(np.concatenate([pairs.client, pairs.server]))
-    base = _bases(pairs, senders)
-    client, server = np.searchsorted(senders, pairs.client), np.searchsorted(senders, pairs.server)
+    if not known.all():
+        pairs, guessed = pairs.take(known), guessed[known]
+    senders, host = _numbered(np.concatenate([pairs.client, pairs.server]))
+    base = _bases(pairs, host, senders.size)
+    client, server = host[: len(pairs)], host[len(pairs) :]
     client_at = _moments(pairs.client_ktime, pairs.client_start, base[client])
     server_at = _moments(pairs.server_ktime, pairs.server_start, base[server])
     upper = server_at - client_at
@@ -233,21 +247,46 @@ def _moments(ktime: I64Array, start: I64Array, base: I64Array) -> I64Array:
 
 def _at_share(values: I64Array, percent: int) -> int:
     """The value that so many of 100 are at most."""
-    return int(np.sort(values)[percent * (values.size - 1) // 100]) if values.size else 0
+    at = percent * (values.size - 1) // 100
+    return int(np.partition(values, at)[at]) if values.size else 0
 
 
-def _bases(pairs: PairTimes, senders: U64Array) -> I64Array:
-    """What start is ahead of ktime at each sender, lateness aside: 5 of 100 spans have less. 0 where none has both."""
-    sender = np.concatenate([pairs.client, pairs.server])
+def _numbered(senders: U64Array) -> tuple[U64Array, I64Array]:
+    """The distinct ones, ascending, and the position of each there. Most stand beside others of theirs."""
+    first = np.ones(senders.size, np.bool_)
+    first[1:] = senders[1:] != senders[:-1]
+    starts = np.flatnonzero(first)
+    distinct = np.unique(senders[starts])
+    number = np.searchsorted(distinct, senders[starts])
+    return distinct, np.repeat(number, np.diff(starts, append=senders.size))
+
+
+def _together(order: I64Array, number: I64Array, numbers: int) -> I64Array:
+    """The order, but all rows of a number together. Numbers of 16 bits are sorted in time linear to their count."""
+    keys = number[order].astype(np.uint16) if numbers <= 1 << 16 else number[order]
+    together: I64Array = order[np.argsort(keys, kind="stable")]
+    return together
+
+
+def _bases(pairs: PairTimes, host: I64Array, hosts: int) -> I64Array:
+    """What start is ahead of ktime at each host, lateness aside: 5 of 100 spans have less. 0 where none has both.
+
+    host: numbers of the clients' hosts, then those of the servers'.
+    """
     ktime = np.concatenate([pairs.client_ktime, pairs.server_ktime])
     start = np.concatenate([pairs.client_start, pairs.server_start])
     both = (ktime > 0) & (ktime < _LAST_NS)
-    host, ahead = np.searchsorted(senders, sender[both]), (start - ktime)[both]
-    ahead = ahead[np.lexsort((ahead, host))]
-    counts = np.bincount(host, minlength=senders.size)
-    some = counts > 0
-    base = np.zeros(senders.size, np.int64)
-    base[some] = ahead[(np.cumsum(counts) - counts + 5 * (counts - 1) // 100)[some]]
+    host, ahead = host[both], (start - ktime)[both]
+    counts = np.bincount(host, minlength=hosts)
+    some = np.flatnonzero(counts)
+    start_of, least = (np.cumsum(counts) - counts)[some], (5 * (counts - 1) // 100)[some]
+    base = np.zeros(hosts, np.int64)
+    if some.size > _FEW_HOSTS:
+        base[some] = ahead[np.lexsort((ahead, host))][start_of + least]
+        return base
+    ahead = ahead[_together(np.arange(host.size), host, hosts)]
+    for number, begin, count, at in zip(*(x.tolist() for x in (some, start_of, counts[some], least)), strict=True):
+        base[number] = np.partition(ahead[begin : begin + count], at)[at]
     return base
 
 
@@ -266,7 +305,12 @@ def _intervals(
     lower, upper = np.where(forth, lower, -upper), np.where(forth, upper, -lower)
     # a server that took longer than its client: its bounds have changed places
     low, high = np.minimum(lower, upper), np.maximum(lower, upper)
-    order = np.lexsort((high, low, lot, second, first))
+    order = np.argsort(lot)
+    if _distinct(lot[order]):
+        hosts = int(second.max(initial=0)) + 1
+        order = _together(order, first * hosts + second, hosts * hosts)
+    else:
+        order = np.lexsort((high, low, lot, second, first))
     first, second, low, high = first[order], second[order], low[order], high[order]
     new = np.ones(first.size, np.bool_)
     new[1:] = (first[1:] != first[:-1]) | (second[1:] != second[:-1])

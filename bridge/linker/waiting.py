@@ -1,6 +1,7 @@
 """Rows that wait, by slot, and when to look at them again."""
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -17,6 +18,20 @@ _THREAD: Final = ("sender", "pid", "tid", "tid_usr", "ktime", "thread_trace_id")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Arrived:
+    """Rows of one stored batch, all of them or some, that came at one time."""
+
+    batch: int
+    columns: SpanColumns
+    arrival_ns: int
+    rows: NDArray[np.uint32] | None = None
+    """Their positions in the batch; None: all of its rows, in order."""
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Received:
     """n rows that came, in order: where the store holds them, their columns, and when they came."""
 
@@ -28,6 +43,22 @@ class Received:
 
     def __len__(self) -> int:
         return len(self.columns)
+
+    @classmethod
+    def of(cls, parts: Sequence[Arrived]) -> "Received":
+        """All rows of these, in order."""
+        sizes = np.array([len(part) for part in parts])
+        starts = np.cumsum(sizes) - sizes
+        row = (np.arange(sizes.sum()) - np.repeat(starts, sizes)).astype(np.uint32)
+        for start, part in zip(starts.tolist(), parts, strict=True):
+            if part.rows is not None:
+                row[start : start + part.rows.size] = part.rows
+        return cls(
+            np.repeat(np.array([part.batch for part in parts], np.int64), sizes),
+            row,
+            SpanColumns.concatenate([part.columns for part in parts]),
+            np.repeat(np.array([part.arrival_ns for part in parts], np.int64), sizes),
+        )
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> "Received":
         """The rows at these positions."""
@@ -88,8 +119,7 @@ class WaitingRows:
         return self._store.take(slots, names)
 
     def in_order(self, slots: I32Array) -> I32Array:
-        """These slots in order of receipt of their rows."""
-        slots = np.sort(slots)  # mostly that order
+        """These ascending slots in order of receipt of their rows, which mostly is the same."""
         values = self._store.take(slots, ("batch", "row"))
         batch, row = values["batch"].astype(np.int64), values["row"].astype(np.int64)
         if ((batch[1:] > batch[:-1]) | ((batch[1:] == batch[:-1]) & (row[1:] > row[:-1]))).all():

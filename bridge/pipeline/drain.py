@@ -97,8 +97,11 @@ class Drain:
         await self._ingest.collect()
         arrivals = deque(self._ingest.take())
         with self._instruments.tracer.begin("tick") as trace:
-            with anyio.CancelScope(shield=True):
-                departed = await anyio.to_thread.run_sync(self._link, arrivals, now, force)
+            if arrivals or self._assembler.retained:
+                with anyio.CancelScope(shield=True):
+                    departed = await anyio.to_thread.run_sync(self._link, arrivals, now, force)
+            else:
+                departed = self._link(arrivals, now, force)  # of nothing: done before a thread had begun
             trace.mark("link")
             self._ingest.waiting_in_linker = self._assembler.waiting
             if len(departed.departure):

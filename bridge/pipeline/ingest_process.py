@@ -10,6 +10,8 @@ import signal
 import socket
 import sys
 
+from bridge.pipeline.loading import for_good
+
 PR_SET_PDEATHSIG = 1
 
 
@@ -20,10 +22,11 @@ def main() -> None:
     _die_with_parent()
     channel = socket.socket(fileno=int(sys.argv[1]))
     # imported here: it takes a while, in which a signal would end the process
-    import anyio
+    with for_good():
+        import anyio
 
-    from bridge.pipeline.process import give_memory_back, raise_descriptor_limit
-    from bridge.pipeline.worker import work
+        from bridge.pipeline.process import give_memory_back, raise_descriptor_limit
+        from bridge.pipeline.worker import work
 
     give_memory_back()
     raise_descriptor_limit()

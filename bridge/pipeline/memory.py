@@ -8,6 +8,7 @@ moment, as measured; docs/limits.md has the table. What no estimate foresees is 
 import ctypes
 import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from bridge.config import DatakitReceiverSettings, Settings
@@ -192,6 +193,8 @@ def _limits(mount: Path, path: str, name: str) -> list[int]:
 
 def resident_bytes(pid: int | str = "self") -> int:
     """Resident memory of a process, 0 where the system does not tell or the process is gone."""
+    if pid == "self":
+        return _own_bytes(os.getpid())
     try:
         descriptor = os.open(f"/proc/{pid}/statm", os.O_RDONLY)
     except OSError:
@@ -202,6 +205,20 @@ def resident_bytes(pid: int | str = "self") -> int:
         return 0
     finally:
         os.close(descriptor)
+
+
+def _own_bytes(pid: int) -> int:
+    descriptor = _own_statm(pid)
+    return int(os.pread(descriptor, 100, 0).split(b" ", 2)[1]) * _PAGE_BYTES if descriptor >= 0 else 0
+
+
+@cache
+def _own_statm(_: int) -> int:
+    """An open descriptor of this process's memory, kept as long as it lives: it is read many times a second."""
+    try:
+        return os.open("/proc/self/statm", os.O_RDONLY)
+    except OSError:
+        return -1
 
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")

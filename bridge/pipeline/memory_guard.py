@@ -1,6 +1,7 @@
 """Keeps all processes of the bridge below `memory_limit`, whatever is sent, by pushing senders back.
 
-The bounds in `memory` are estimates; this is the truth: resident memory, read many times a second. Two thresholds:
+The bounds in `memory` are estimates; this is the truth: resident memory, read many times a second where it is near a
+threshold, and now and then where no growth could reach one before the next reading. Two thresholds:
 
 - *full*: the linker's rows take no more memory. As many may wait as did when it was reached, in slots that are freed as
   others leave, and so on until memory falls again.
@@ -23,15 +24,19 @@ FULL, NOT_FULL, OVER = 0.85, 0.75, 0.92
 """Shares of the limit."""
 FEWEST = 0.1
 """Share of the rows that may wait, and of those that may be remembered, that always may."""
-READ_S = 0.02
-"""Resident memory is read again when the last reading is older."""
+READ_S, SELDOM_S = 0.02, 0.25
+"""Resident memory is read again when the last reading is older: the one near a threshold, the other far from any."""
+GROWTH = 1 << 30
+"""Bytes a second by which a process grows at most: all it keeps it has to receive, read and pack first."""
 TRIM_S = 10.0
 """It walks over all that is free, and nothing is allocated meanwhile."""
 STAYS_S = 10.0
 """How long memory may stay over before that is an error."""
 TRICKLE_S = 1.0
 LATELY_S = 5.0
-RETRY_AFTER_S = 1.0
+RETRY_AFTER_S, RETRY_LATER_S = 1.0, 5.0
+"""What senders are told to wait. Stock ones try six times, whatever they are told: where senders have been pushed back
+for long they are told half of that time, so that their tries outlast it, and fewer come at a time."""
 
 
 class MemoryGuard:
@@ -44,13 +49,14 @@ class MemoryGuard:
         in_flight_bytes: int,
         max_waiting_spans: int,
         may_wait: int,
+        processes: int = 1,
         resident: Callable[[], int] = resident_bytes,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """in_flight_bytes: what requests may take in this process, all listeners together. max_waiting_spans: as in
-        the settings; may_wait: how many may within the limit."""
+        the settings; may_wait: how many may within the limit. processes: of the bridge, each of which may grow."""
         self.limit_bytes, self.in_flight_bytes = limit_bytes, in_flight_bytes
-        self._resident, self._now_s = resident, now_s
+        self._resident, self._now_s, self._growth = resident, now_s, GROWTH * processes
         self._configured = max_waiting_spans
         self._most_waiting = self.max_waiting_spans = min(max_waiting_spans, may_wait)
         """How many spans may wait; the second goes down while memory is full."""
@@ -59,8 +65,9 @@ class MemoryGuard:
         """Resident memory of the bridge's other processes, as far as known."""
         self.own_bytes = 0
         self._in_flight = 0
-        self._read_s = self._trimmed_s = self._let_in_s = -1e9
-        self._refused_s = -1e9
+        self._read_again_s = -1e9
+        self._trimmed_s = self._let_in_s = -1e9
+        self._refused_s = self._refusing_since_s = -1e9
         self._over_since_s: float | None = None
         self._told = False
 
@@ -75,6 +82,14 @@ class MemoryGuard:
         return self.bytes >= OVER * self.limit_bytes
 
     @property
+    def stays_s(self) -> float:
+        """How long it takes at least until memory is at the next threshold, within READ_S and SELDOM_S."""
+        threshold = next((share for share in (FULL, OVER) if self.bytes < share * self.limit_bytes), None)
+        if threshold is None:
+            return READ_S
+        return min(SELDOM_S, max(READ_S, (threshold * self.limit_bytes - self.bytes) / self._growth))
+
+    @property
     def pushes_back(self) -> bool:
         """Whether a request was refused for memory within the last seconds."""
         return self._now_s() - self._refused_s < LATELY_S
@@ -82,8 +97,9 @@ class MemoryGuard:
     def read(self) -> None:
         """Read resident memory, unless that was done a moment ago."""
         now_s = self._now_s()
-        if now_s - self._read_s >= READ_S:
-            self._read_s, self.own_bytes = now_s, self._resident()
+        if now_s >= self._read_again_s:
+            self.own_bytes = self._resident()
+            self._read_again_s = now_s + self.stays_s
 
     def take(self, size: int, *, alone: bool) -> None:
         """Count in bytes of a request. Raises Throttled.
@@ -105,18 +121,25 @@ class MemoryGuard:
         """See `Room.refusal`: memory is the reason, unless the operator lets fewer spans wait than would fit."""
         if self.max_waiting_spans >= self._configured:
             text = f"{why} (linker.max_waiting_spans = {self._configured})"
-            return Throttled(text, retry_after_s=RETRY_AFTER_S)
+            self.note_refusal()
+            return Throttled(text, retry_after_s=self._retry_after_s())
         return self.memory_refusal(why)
 
     def memory_refusal(self, why: str) -> Throttled:
         """What a sender is told who is pushed back for memory."""
         self.note_refusal()
         text = f"{why} (memory_limit = {self.limit_bytes >> 20} MiB)"
-        return Throttled(text, retry_after_s=RETRY_AFTER_S, reason="memory")
+        return Throttled(text, retry_after_s=self._retry_after_s(), reason="memory")
 
     def note_refusal(self) -> None:
         """A request was refused for memory, here or in another process."""
-        self._refused_s = self._now_s()
+        now_s = self._now_s()
+        if now_s - self._refused_s >= LATELY_S:
+            self._refusing_since_s = now_s
+        self._refused_s = now_s
+
+    def _retry_after_s(self) -> float:
+        return min(RETRY_LATER_S, max(RETRY_AFTER_S, (self._refused_s - self._refusing_since_s) / 2))
 
     def look(self, waiting: int) -> None:
         """Go by memory as it is now, with so many spans waiting; several times a second."""

@@ -53,8 +53,10 @@ class Page:
 
     def api(self, guard: Guard) -> Api:
         """The page and its data, for those whom the guard lets in."""
-        share_since = self._reader.share_since if self._reader else lambda _: 0.0
-        return Api(self._overview, self._traces, share_since=share_since, guard=guard)
+        if self._reader is None:
+            return Api(self._overview, self._traces, share_since=lambda _: 0.0, guard=guard)
+        share_since, look = self._reader.share_since, self._reader.look
+        return Api(self._overview, self._traces, share_since=share_since, looked=look, guard=guard)
 
     def notify(self) -> None:
         """Say that a tick was committed."""

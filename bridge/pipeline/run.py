@@ -49,6 +49,7 @@ from bridge.pipeline.page import Page
 from bridge.pipeline.process import LoopErrors, cpu_seconds, leaves
 from bridge.pipeline.workers import Workers
 from bridge.receivers.addresses import listening_hosts
+from bridge.security import KnownHosts
 from bridge.telemetry import Instruments
 from bridge.telemetry.levels import Level
 from bridge.telemetry.logs import count_dropped_events
@@ -58,7 +59,7 @@ from bridge.web import ControlServer, WebServer
 logger = logging.getLogger(__name__)
 
 WATCH_S = 0.1
-"""How often memory is looked at, besides by requests."""
+"""How often memory is looked at near a threshold, besides by requests."""
 
 
 async def serve(settings: Settings) -> None:
@@ -118,6 +119,7 @@ class Bridge:
             in_flight_bytes=bounds.in_flight_bytes,
             max_waiting_spans=settings.linker.max_waiting_spans,
             may_wait=bounds.waiting_spans,
+            processes=1 + (settings.workers if settings.workers > 1 else 0),
         )
         clock = self._clock = Clock()
         self._store = build_store(settings, self._instruments)
@@ -164,6 +166,8 @@ class Bridge:
             security=listener_security("web", settings.web, watch if settings.web.enabled else None),
             limits=web_limits(settings.web),
             closed=self._instruments.closed_connections_of("web"),
+            refused=lambda reason: self._instruments.web_refused_requests.add(1, {"reason": reason}),
+            known_hosts=KnownHosts("web.allowed_hosts", own=settings.web.host, allowed=settings.web.allowed_hosts),
             page=self._page.api if self._page else None,
         )
         if self._workers:
@@ -305,7 +309,7 @@ class Bridge:
                 self._assembler.remember_at_most(min(now, most) if full else most)
                 if self._page:
                     self._page.give_way(full=full)
-            await anyio.sleep(WATCH_S)
+            await anyio.sleep(max(WATCH_S, self._guard.stays_s))
 
     async def _finish(self, deadline: float) -> None:
         """Link what arrived last, then wait for the exporters, until the deadline at most."""

@@ -99,6 +99,7 @@ class Worker:
             in_flight_bytes=start.in_flight_bytes,
             max_waiting_spans=settings.linker.max_waiting_spans,
             may_wait=start.may_wait,
+            processes=1 + start.workers,
         )
         self._ingest = Ingest(self._store, Clock(start.clock_offset_ns), room=self._guard)
         self._listen, self._stop = anyio.Event(), anyio.Event()

@@ -1,5 +1,6 @@
 """Admission: how many requests, and bytes of them, may be in flight, and whether any still are."""
 
+import asyncio
 import math
 import sys
 from collections.abc import Awaitable
@@ -53,11 +54,12 @@ class Admission:
         self._limit_bytes, self._memory, self._max_requests = limit_bytes, memory, max_requests
         self._closed = False
         self._idle = anyio.Event()
-        self._left = anyio.Event()
-        """Set, and replaced, whenever a request leaves."""
+        self._left: anyio.Event | None = None
+        """Set when the next request leaves; there is one while somebody waits for that."""
         self._stalled_bytes = 0
         """Held by requests that wait for room for more: they will not leave before they got it."""
         self._inside: set[Lease] = set()
+        self._timer: asyncio.TimerHandle | None = None
         self.in_flight_bytes = 0
 
     @property
@@ -83,13 +85,13 @@ class Admission:
         """The same once there is room. Raises Throttled when there is none by the deadline, see `Lease.take_by`."""
         with anyio.CancelScope(deadline=deadline):
             while not self._closed and len(self._inside) >= self._max_requests:
-                await self._left.wait()
+                await self._next_left()
         return self.enter()
 
     def close(self) -> None:
         """Let no request in any more; those inside go on."""
         self._closed = True
-        self._left.set()
+        self._tell_left()
 
     async def drain(self, within_s: float) -> None:
         """Let no request in any more; give those inside this time, then cancel what is left, without waiting for it."""
@@ -121,22 +123,54 @@ class Admission:
         self.in_flight_bytes -= lease.size
         self._memory.give(lease.size)
         self._inside.remove(lease)
-        self._left.set()
-        self._left = anyio.Event()
+        self._tell_left()
         if not self._inside:
             self._idle.set()
+
+    def _watch(self, lease: "Lease", within_s: float) -> None:
+        """Cancel what a lease runs when its time is over; all have one timer, as one for each would cost more."""
+        loop = asyncio.get_running_loop()
+        lease._due_s = loop.time() + within_s
+        if self._timer is None or lease._due_s < self._timer.when():
+            self._set_timer(lease._due_s)
+
+    def _set_timer(self, due_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(due_s, self._look_at_time) if due_s < math.inf else None
+
+    def _look_at_time(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        for lease in self._inside:
+            if lease._due_s <= now_s:
+                lease._due_s = math.inf
+                lease._stop()
+        self._timer = None
+        self._set_timer(min((lease._due_s for lease in self._inside), default=math.inf))
+
+    async def _next_left(self) -> None:
+        """Return when a request leaves, or none is let in any more."""
+        if self._left is None:
+            self._left = anyio.Event()
+        await self._left.wait()
+
+    def _tell_left(self) -> None:
+        if self._left is not None:
+            self._left.set()
+            self._left = None
 
 
 class Lease:
     """One request's place; what it took is given back when it is closed."""
 
-    __slots__ = ("_admission", "_ended", "_open", "_scope", "size")
+    __slots__ = ("_admission", "_due_s", "_ended", "_open", "_scope", "size")
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
         self._open = True
         self._scope: anyio.CancelScope | None = None
         self._ended: BridgeError | None = None
+        self._due_s = math.inf
         self.size = 0
 
     def take(self, size: int) -> None:
@@ -155,7 +189,7 @@ class Lease:
             with anyio.CancelScope(deadline=deadline):
                 while not self._fits(size):
                     with anyio.move_on_after(LOOK_AGAIN_S):
-                        await admission._left.wait()
+                        await admission._next_left()
                 return
         finally:
             admission._stalled_bytes -= held
@@ -174,10 +208,11 @@ class Lease:
         Raises what it was ended with, RetryableError where `cancel` did that, and Refused when it took longer than it
         may.
         """
-        with anyio.CancelScope(deadline=anyio.current_time() + within_s) as scope:
+        with anyio.CancelScope() as scope:
             self._scope = scope
             if self._ended:
                 scope.cancel()
+            self._admission._watch(self, within_s)
             return await work
         if self._ended:
             raise self._ended
@@ -191,6 +226,9 @@ class Lease:
     def end(self, why: BridgeError) -> None:
         """End the work with this error."""
         self._ended = why
+        self._stop()
+
+    def _stop(self) -> None:
         if self._scope is not None:
             self._scope.cancel()
 

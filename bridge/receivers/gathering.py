@@ -13,18 +13,18 @@ from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
+from typing import Protocol, Self
 
 import anyio
 
-from bridge.errors import StoreUnavailable
+from bridge.errors import StoreUnavailable, Throttled
 from bridge.spans import SpanBatch
 
 WAIT_S, FULL_SPANS = 0.1, 512
 """How long a request of so many spans waits for others at most; one of fewer waits in proportion less."""
 PACE_S, MANY = 0.02, 8
 """Where so many requests wait they are small, and go this long after those before them."""
-MAX_SPANS, MAX_BYTES = 4096, 4 << 20
+MAX_SPANS, MAX_BYTES = 4096, 3 << 19
 """Of those that go together: with so many nothing is won by waiting for more."""
 FORGET_S = 1.0
 """Who has sent nothing for so long, or twice that, is not waited for."""
@@ -44,6 +44,9 @@ class DecodedTogether(Protocol):
     def batch(self) -> SpanBatch: ...
     @property
     def faulty(self) -> dict[str, int]: ...
+    def part(self, first: int, end: int) -> Self:
+        """The spans from first up to end alone."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +65,14 @@ class _Group:
 
     due_s: float
     requests: list[tuple[bytes, str]] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    """Spans of each."""
     spans: int = 0
     bytes: int = 0
     done: anyio.Event = field(default_factory=anyio.Event)
     taken: bool = False
-    # failed until the commit returned: one that was cancelled must not look like a success
-    error: Exception | None = field(default_factory=lambda: StoreUnavailable("the write was abandoned"))
+    errors: list[Exception | None] = field(default_factory=list)
+    """Of each request. It has failed until its commit returned: one that was cancelled must not look like a success."""
 
     def fits(self, size: int, spans: int) -> bool:
         return self.spans + spans <= MAX_SPANS and self.bytes + size <= MAX_BYTES
@@ -124,15 +129,17 @@ class Gathering:
         self._saw(sender)
         self._waiting += 1
         group = self._add(data, peer, spans)
+        position = len(group.requests) - 1
         try:
             await group.done.wait()
         finally:
             self._waiting -= 1
         if not group.taken:
             return 0
-        if group.error is not None:
+        error = group.errors[position]
+        if error is not None:
             # several senders wait for one commit: each gets an error of its own
-            raise copy(group.error) from group.error
+            raise copy(error) from error
         return spans
 
     def count(self, data: bytes) -> int:
@@ -162,6 +169,7 @@ class Gathering:
             self._groups.append(group)
         group.due_s = min(group.due_s, due_s)
         group.requests.append((data, peer))
+        group.counts.append(spans)
         group.spans += spans
         group.bytes += len(data)
         self._held_requests += 1
@@ -215,15 +223,36 @@ class Gathering:
 
     async def _take(self, group: _Group) -> None:
         """Never raises: what happens is told to those who wait."""
+        group.errors = [StoreUnavailable("the write was abandoned") for _ in group.requests]
         try:
             decoded = await self._run(partial(self._joint.decode, group.requests), group.bytes)
             if decoded is not None:
                 group.taken = True
-                await self._commit(decoded)
-                group.error = None
+                await self._commit_all(group, decoded)
         except Exception as exc:  # noqa: BLE001 -- before anything was taken each request is tried by itself
-            group.error = exc
+            group.errors = [exc for _ in group.requests]
         finally:
             self._held_requests -= len(group.requests)
             self._held_bytes -= group.bytes
             group.done.set()
+
+    async def _commit_all(self, group: _Group, decoded: DecodedTogether) -> None:
+        try:
+            await self._commit(decoded)
+            group.errors = [None for _ in group.requests]
+        except Throttled as exc:
+            if len(group.requests) == 1:
+                raise
+            group.errors = [exc for _ in group.requests]
+            # where there is no room for all there may be for some: who comes with others is no worse off than alone
+            async with anyio.create_task_group() as tasks:
+                for position in range(len(group.requests)):
+                    tasks.start_soon(self._commit_one, group, decoded, position)
+
+    async def _commit_one(self, group: _Group, decoded: DecodedTogether, position: int) -> None:
+        first = sum(group.counts[:position])
+        try:
+            await self._commit(decoded.part(first, first + group.counts[position]))
+            group.errors[position] = None
+        except Exception as exc:  # noqa: BLE001 -- told to the one who waits for it
+            group.errors[position] = exc

@@ -1,13 +1,16 @@
 """What HTTP receivers share: listening, reading a body within bounds, and a stop that answers what is under way."""
 
+import asyncio
 import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 
 import anyio
-from aiohttp import web
+from aiohttp import HttpVersion11, StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_parser import RawRequestMessage
 from google.rpc.code_pb2 import Code
 
 from bridge.connections import Connections, ListenerLimits, timed
@@ -25,6 +28,8 @@ UNAUTHENTICATED = {"WWW-Authenticate": "Bearer"}
 BODY_TIMEOUT_S = 30.0
 IDLE_TIMEOUT_S = 120.0
 FIRST_CLAIM_BYTES = 1 << 20
+READ_AHEAD_BYTES = 256 << 10
+"""aiohttp reads on until it has twice as much of a body that nobody has asked for: one of this size it reads whole."""
 GROWTH = 8
 """What a compressed body is taken to grow by when it is decided whether to decompress it in a thread."""
 # The rest of a refused body is read and thrown away this long, so that its sender comes to read the answer.
@@ -71,9 +76,8 @@ class HttpServer:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Listen while the context is open; see `bridge.component.Receiver`."""
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self._handle)
-        runner = web.AppRunner(app, shutdown_timeout=_CLOSE_S)
+        # an application would look for a route each time, where there is but one
+        runner = web.ServerRunner(web.Server(self._handle, request_factory=_request), shutdown_timeout=_CLOSE_S)
         context = self._security.context()
         await runner.setup()
         try:
@@ -87,10 +91,13 @@ class HttpServer:
         """Return where the request shows a token that is known, or is one of others. Raises Unauthenticated."""
         self._security.check(request.headers.get(self._security.header), others)
 
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        assert isinstance(request, web.Request)  # noqa: S101 -- as _request makes them
+        if "Expect" in request.headers:
+            await _go_on(request)
         return await timed(request, self._handler)
 
-    async def _listen(self, runner: web.AppRunner, context: ssl.SSLContext | None) -> None:
+    async def _listen(self, runner: web.ServerRunner, context: ssl.SSLContext | None) -> None:
         assert runner.server is not None  # noqa: S101 -- it was set up
         for host in listening_hosts(self.host):
             try:
@@ -103,6 +110,7 @@ class HttpServer:
                     access_log=None,
                     logger=_wire_log,
                     auto_decompress=False,
+                    read_bufsize=READ_AHEAD_BYTES,
                     keepalive_timeout=self._idle_timeout_s,
                     lingering_time=min(_LINGER_S, self._body_timeout_s),
                 )
@@ -110,13 +118,34 @@ class HttpServer:
                 where = host_port(host, self.port)
                 raise ConfigError(f"{self._name}: cannot listen on {where}: {exc.strerror or exc}") from exc
 
-    async def _stop(self, runner: web.AppRunner) -> None:
+    async def _stop(self, runner: web.ServerRunner) -> None:
         self._connections.close()
         # aiohttp drops what still comes in on a connection once its own shutdown has begun, so bodies that are on
         # their way are waited for before
         await self._admission.drain(self._drain_s)
         await runner.cleanup()
         await self._admission.wait_idle()
+
+
+def _request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: web.RequestHandler,
+    writer: AbstractStreamWriter,
+    task: asyncio.Task[None],
+) -> web.Request:
+    return web.Request(message, payload, protocol, writer, task, asyncio.get_running_loop())
+
+
+async def _go_on(request: web.Request) -> None:
+    """Tell a sender who waits for it to go on with the body. Raises HTTPExpectationFailed for other expectations."""
+    if request.version != HttpVersion11:
+        return
+    if request.headers["Expect"].lower() != "100-continue":
+        raise web.HTTPExpectationFailed
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # the answer itself has not begun
+    await request.writer.drain()
 
 
 async def read_body(request: web.Request, claim: Claim, *, max_bytes: int, timeout_s: float) -> bytes:
@@ -128,32 +157,47 @@ async def read_body(request: web.Request, claim: Claim, *, max_bytes: int, timeo
     Raises TooLarge, InvalidData where the bytes are no HTTP, Refused where they come too slowly or not at all, and
     what the claim raises. The time a claim takes does not count.
     """
-    declared = request.content_length
+    declared, content = request.content_length, request.content
     _check_size(declared or 0, max_bytes)
     claimed = min(declared or 0, FIRST_CLAIM_BYTES)
     await claim(claimed)
-    pieces: list[bytes] = []
-    size = 0
     try:
-        with anyio.fail_after(timeout_s) as scope:
-            async for piece in request.content.iter_any():
-                pieces.append(piece)
-                size += len(piece)
-                _check_size(size, max_bytes)
-                if size > claimed:
-                    more = max(size - claimed, min(claimed, (declared or 0) - claimed))
-                    left_s = scope.deadline - anyio.current_time()
-                    scope.deadline = float("inf")
-                    await claim(more)
-                    claimed += more
-                    scope.deadline = anyio.current_time() + left_s
+        if declared is None or declared > READ_AHEAD_BYTES:
+            return await _read_pieces(content, declared, claimed, claim, max_bytes=max_bytes, timeout_s=timeout_s)
+        if not content.is_eof() and content.exception() is None:
+            async with asyncio.timeout(timeout_s):  # costs a fraction of one of anyio's, and most bodies have one
+                await content.wait_eof()
+        body = content.read_nowait()
     except TimeoutError as exc:
         raise Refused(_slow(timeout_s)) from exc
     except ConnectionError as exc:
         raise Refused(_GONE) from exc
     except web.RequestPayloadError as exc:
-        raise InvalidData(f"body: not readable as HTTP after {size} bytes: {exc}") from exc
-    if declared is not None and size != declared:  # what is left of a request may well be readable
+        raise InvalidData(f"body: not readable as HTTP after {content.total_bytes} bytes: {exc}") from exc
+    if len(body) != declared:  # what is left of a request may well be readable
+        raise Refused(_GONE)
+    return body
+
+
+async def _read_pieces(
+    content: StreamReader, declared: int | None, claimed: int, claim: Claim, *, max_bytes: int, timeout_s: float
+) -> bytes:
+    """One that is too large to be waited for as a whole, or of a length that is not known."""
+    pieces: list[bytes] = []
+    size = 0
+    with anyio.fail_after(timeout_s) as scope:
+        async for piece in content.iter_any():
+            pieces.append(piece)
+            size += len(piece)
+            _check_size(size, max_bytes)
+            if size > claimed:
+                more = max(size - claimed, min(claimed, (declared or 0) - claimed))
+                left_s = scope.deadline - anyio.current_time()
+                scope.deadline = float("inf")
+                await claim(more)
+                claimed += more
+                scope.deadline = anyio.current_time() + left_s
+    if declared is not None and size != declared:
         raise Refused(_GONE)
     return b"".join(pieces)
 

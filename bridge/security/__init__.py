@@ -9,6 +9,7 @@ watched), and a library for X.509. Whom to trust is decided by the TLS libraries
 certificate expires, is a field at a fixed place.
 """
 
+from bridge.security.hosts import KnownHosts, Misdirected
 from bridge.security.listener import ListenerSecurity, Unauthenticated, basic_password
 from bridge.security.reloading import CountReload, FileWatch, Reloaded, not_counted
 from bridge.security.tls import ClientTls, Identity, MinVersion, ServerTls
@@ -20,8 +21,10 @@ __all__ = [
     "CountReload",
     "FileWatch",
     "Identity",
+    "KnownHosts",
     "ListenerSecurity",
     "MinVersion",
+    "Misdirected",
     "Reloaded",
     "ServerTls",
     "Tokens",

@@ -75,6 +75,18 @@ class PayloadBlock:
             at, end = after, end + last - first
         return cls(blocks[0].format, b"".join(parts), offsets, tuple(contexts), context)
 
+    def part(self, first: int, end: int) -> "PayloadBlock":
+        """The spans from first up to end, with bytes of their own and those contexts that they have."""
+        at, after = int(self.offsets[first]), int(self.offsets[end])
+        used, context = np.unique(self.context[first:end], return_inverse=True)
+        return PayloadBlock(
+            self.format,
+            self.data[at:after],
+            self.offsets[first : end + 1] - at,
+            tuple(self.contexts[number] for number in used.tolist()),
+            context.astype(np.uint32),
+        )
+
     @property
     def data_bytes(self) -> int:
         """Bytes of its spans."""
@@ -107,6 +119,10 @@ class SpanBatch:
             return batches[0]
         columns = SpanColumns.concatenate([batch.columns for batch in batches])
         return cls(columns, PayloadBlock.concatenate([batch.payload for batch in batches]))
+
+    def part(self, first: int, end: int) -> "SpanBatch":
+        """The spans from first up to end."""
+        return SpanBatch(self.columns.take(np.arange(first, end)), self.payload.part(first, end))
 
     def with_columns(self, columns: SpanColumns) -> "SpanBatch":
         """The same spans under other columns."""

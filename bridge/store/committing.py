@@ -13,7 +13,7 @@ from bridge.component import BatchStore
 from bridge.errors import StoreUnavailable
 from bridge.spans import SpanBatch
 from bridge.store.cache import PayloadCache, block_bytes
-from bridge.store.database import Database, driver_of, space_in, with_log
+from bridge.store.database import Database, space_in, with_log
 from bridge.store.ledger import Ledger
 from bridge.store.operations import Append, Operation, Probe
 from bridge.store.room import Room
@@ -144,9 +144,9 @@ class CommittingStore(BatchStore):
                 raise StoreUnavailable(self._lacking)
         operation.prepare(self._ledger)
         started = time.perf_counter()
-        with self._database.transaction() as connection:
-            operation.execute(connection)
-            space = space_in(driver_of(connection), self.space.own.page_bytes)
+        with self._database.transaction() as driver:
+            operation.execute(driver)
+            space = space_in(driver, self.space.own.page_bytes)
         self._instruments.commit_duration.record(time.perf_counter() - started)
         return with_log(space, self._database.log_path)
 

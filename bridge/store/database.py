@@ -11,11 +11,27 @@ from typing import Any, Literal, TypeVar
 
 import anyio
 from anyio import to_thread
-from sqlalchemy import URL, Connection, Engine, Row, Select, create_engine, event, insert, inspect, select, update
+from sqlalchemy import (
+    URL,
+    ClauseElement,
+    Connection,
+    Engine,
+    Row,
+    Select,
+    bindparam,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    select,
+    update,
+)
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
+from sqlalchemy.schema import CreateTable
 
 from bridge.errors import ConfigError, StoreUnavailable
 from bridge.store import tables
@@ -47,12 +63,14 @@ class Database:
     """One SQLite file in WAL mode: one connection that writes, some that read and never wait for it.
 
     Reading is aiosqlite's, where each connection has a thread of its own. `transaction` blocks, and is called in
-    worker threads, one at a time: its hops between threads would cost more than its statements.
+    worker threads, one at a time: its hops between threads would cost more than its statements. What it gives is the
+    driver's own connection, since SQLAlchemy's takes longer to begin and to commit than SQLite.
     """
 
     def __init__(self, path: Path, synchronous: Literal["full", "normal"], log_bytes: int = LOG_BYTES) -> None:
         """log_bytes: what the log may keep once its content was copied over."""
-        self.path = path
+        self.path, self.log_path = path, path.with_name(f"{path.name}-wal")
+        """Of the file, and of its log, which is there while the file is open."""
         self._writing = _writing_engine(path, synchronous, log_bytes)
         self._writer: Connection | None = None
         self._reading = _reading_engine(path)
@@ -92,24 +110,30 @@ class Database:
         return False
 
     def _begin(self, empty: bool) -> None:
-        with self.transaction() as connection:
+        with self.transaction() as driver:
             if empty:
-                tables.metadata.create_all(connection)
-                connection.execute(insert(tables.store).values(version=tables.STORE_VERSION))
+                for table in tables.metadata.sorted_tables:
+                    driver.execute(sql(CreateTable(table)))
+                driver.execute(sql(insert(tables.store)), (tables.STORE_VERSION,))
             else:  # an older version's rows stay as they are, and can be read
-                connection.execute(update(tables.store).values(version=tables.STORE_VERSION))
+                driver.execute(SET_VERSION, (tables.STORE_VERSION,))
 
     @contextmanager
-    def transaction(self) -> Iterator[Connection]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
         """Write; committed when the context is left without an error. Raises StoreUnavailable, then nothing is kept."""
         try:
-            connection = self._connected()
-            with connection.begin():
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-                yield connection
-        except DBAPIError as exc:
+            driver = self._driver_that_writes()
+            driver.execute("BEGIN IMMEDIATE")
+            try:
+                yield driver
+                driver.execute("COMMIT")
+            except BaseException:
+                if driver.in_transaction:
+                    driver.execute("ROLLBACK")
+                raise
+        except (sqlite3.Error, DBAPIError) as exc:
             if is_damage(exc):
-                self.damage = str(exc.orig)
+                self.damage = str(_cause_of(exc))
             raise self._unavailable(exc) from exc
 
     def checkpoint(self) -> None:
@@ -125,17 +149,13 @@ class Database:
         return self._pragma("freelist_count") * PAGE_BYTES
 
     def _pragma(self, text: str) -> int:
-        try:
-            connection = self._connected()
-            with connection.begin():
-                return int(connection.exec_driver_sql(f"PRAGMA {text}").scalar_one())
-        except DBAPIError as exc:
-            raise self._unavailable(exc) from exc
+        with self._driver() as driver:
+            return int(driver.execute(f"PRAGMA {text}").fetchone()[0])
 
-    def _connected(self) -> Connection:
+    def _driver_that_writes(self) -> sqlite3.Connection:
         # kept: a connection of SQLAlchemy's costs more to make than a small transaction
         self._writer = self._writer or self._writing.connect()
-        return self._writer
+        return driver_of(self._writer)
 
     async def read(self, query: Select[Any], **values: object) -> Rows:
         """The rows of what is committed, as it is now. Raises StoreUnavailable, Damaged.
@@ -195,20 +215,12 @@ class Database:
             finally:
                 driver.execute(f"PRAGMA busy_timeout = {1000 * BUSY_S:.0f}")
 
-    @property
-    def log_path(self) -> Path:
-        """Of the log, which is there while the file is open."""
-        return self.path.with_name(f"{self.path.name}-wal")
-
     @contextmanager
     def _driver(self) -> Iterator[sqlite3.Connection]:
         """The driver's own connection that writes, outside of a transaction."""
         try:
-            connection = self._writer = self._writer or self._writing.connect()
-            yield driver_of(connection)
-        except sqlite3.Error as exc:
-            raise StoreUnavailable(f"{self.path}: {exc}") from exc
-        except DBAPIError as exc:
+            yield self._driver_that_writes()
+        except (sqlite3.Error, DBAPIError) as exc:
             raise self._unavailable(exc) from exc
 
     async def stop_writing(self) -> None:
@@ -227,8 +239,16 @@ class Database:
             self._writer = None
         self._writing.dispose()
 
-    def _unavailable(self, exc: DBAPIError) -> StoreUnavailable:
-        return StoreUnavailable(f"{self.path}: {exc.orig}")
+    def _unavailable(self, exc: sqlite3.Error | DBAPIError) -> StoreUnavailable:
+        return StoreUnavailable(f"{self.path}: {_cause_of(exc)}")
+
+
+def sql(statement: ClauseElement) -> str:
+    """The statement as the driver takes it: made once, as SQLAlchemy's way to it costs more than running it."""
+    return str(statement.compile(dialect=sqlite.dialect()))
+
+
+SET_VERSION = sql(update(tables.store).values(version=bindparam("version")))
 
 
 def with_log(space: FileSpace, log_path: Path) -> FileSpace:
@@ -255,9 +275,14 @@ def space_in(driver: sqlite3.Connection, page_bytes: int = 0) -> FileSpace:
     return FileSpace(page_bytes, driver.execute(_PAGES).fetchone()[0], driver.execute(_FREE_PAGES).fetchone()[0])
 
 
-def is_damage(exc: DBAPIError) -> bool:
+def _cause_of(exc: sqlite3.Error | DBAPIError) -> BaseException | None:
+    """What the driver raised."""
+    return exc.orig if isinstance(exc, DBAPIError) else exc
+
+
+def is_damage(exc: sqlite3.Error | DBAPIError) -> bool:
     """Whether SQLite says that the file is not what it wrote."""
-    return getattr(exc.orig, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
+    return getattr(_cause_of(exc), "sqlite_errorcode", 0) & 0xFF in _DAMAGE
 
 
 def is_full(exc: DBAPIError) -> bool:

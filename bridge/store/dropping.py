@@ -1,8 +1,7 @@
 """Dropping what is due where it lies in several files, each with one process that writes to it."""
 
+import sqlite3
 from dataclasses import dataclass
-
-from sqlalchemy import Connection
 
 from bridge.store.ledger import Due, Ledger
 from bridge.store.numbers import writer_of
@@ -20,8 +19,8 @@ class Drop:
     def prepare(self, ledger: Ledger) -> None:
         """Nothing to make: what is due stays due."""
 
-    def execute(self, connection: Connection) -> None:
-        Forget(0, self.here).execute(connection)
+    def execute(self, driver: sqlite3.Connection) -> None:
+        Forget(0, self.here).execute(driver)
 
     def note(self, ledger: Ledger) -> list[int]:
         if self.everywhere is not None:

@@ -32,10 +32,11 @@ class LinkedSpansBuilder:
         self._here = np.zeros(self._wanted.size, np.bool_)
         self._blocks: list[PayloadBlock] = []
         batch = departure.batch[self._wanted]
-        order = np.argsort(batch, kind="stable")
-        numbers, starts = np.unique(batch[order], return_index=True)
-        parts = np.split(order, starts[1:]) if numbers.size else []
-        self._positions = dict(zip(numbers.tolist(), parts, strict=True))
+        order = np.argsort(_narrowed(batch), kind="stable")
+        ordered = batch[order]
+        starts = np.flatnonzero(np.diff(ordered, prepend=-1))
+        parts = np.split(order, starts[1:]) if order.size else []
+        self._positions = dict(zip(ordered[starts].tolist(), parts, strict=True))
 
     @property
     def batches(self) -> list[int]:
@@ -67,6 +68,25 @@ class LinkedSpansBuilder:
             decisions = decisions.take(rows)
         clocks = self._departure.clocks.take(rows)
         return LinkedSpans(self.tick, tuple(self._blocks), block, row, decisions, links, clocks)
+
+
+def tally(numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The distinct numbers, ascending, and how often each is there."""
+    narrow = _narrowed(numbers)
+    if narrow.dtype != np.uint16 or not numbers.size:
+        return np.unique(numbers, return_counts=True)
+    counts = np.bincount(narrow)
+    found = np.flatnonzero(counts)
+    return found + numbers.min(), counts[found]
+
+
+def _narrowed(numbers: NDArray[np.int64]) -> NDArray[np.integer]:
+    """How far each lies above the least, in 16 bits; themselves where that is too far. Numpy counts 16 bits instead
+    of comparing them, which takes a fifth of the time."""
+    if not numbers.size:
+        return numbers
+    low, high = int(numbers.min()), int(numbers.max())
+    return (numbers - low).astype(np.uint16) if high - low < 1 << 16 else numbers
 
 
 def _whole(decisions: Decisions, most: int) -> int:

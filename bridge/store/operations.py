@@ -1,18 +1,20 @@
 """What can be written: each operation is packed and executed in a worker thread, in one transaction, and then noted."""
 
+import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, UpdateBase, bindparam, delete, insert, select, update
-from sqlalchemy.dialects import sqlite
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from bridge.spans import SCHEMA_VERSION, Departure, Outcome, SpanBatch
 from bridge.store import tables
 from bridge.store.cache import PayloadCache
+from bridge.store.database import SET_VERSION, sql
 from bridge.store.ledger import Due, Ledger
+from bridge.store.linked import tally
 from bridge.store.packing import Damaged
 from bridge.store.rows import (
     DECISIONS_VERSION,
@@ -28,23 +30,22 @@ UNKNOWN = ""
 """Cursor of every exporter that has none of its own, in a file whose cursors could not be saved."""
 
 
-def _sql(statement: UpdateBase) -> str:
-    """The statement as the driver takes it: made once, as SQLAlchemy's way to it costs more than running it."""
-    return str(statement.compile(dialect=sqlite.dialect()))
-
-
 _ADD_BATCH, _ADD_PAYLOAD, _ADD_TICK = (
-    _sql(insert(tables.batches)),
-    _sql(insert(tables.payloads)),
-    _sql(insert(tables.ticks)),
+    sql(insert(tables.batches)),
+    sql(insert(tables.payloads)),
+    sql(insert(tables.ticks)),
 )
-_MOVE_CURSOR = _sql(
+_CLEAR_CURSORS, _ADD_CURSOR = sql(delete(tables.cursors)), sql(insert(tables.cursors))
+_MOVE_CURSOR = sql(
     update(tables.cursors).where(tables.cursors.c.exporter == bindparam("name")).values(tick=bindparam("to"))
 )
+_DEPARTURES = sql(
+    select(tables.ticks.c.departure, tables.ticks.c.version).where(tables.ticks.c.number > bindparam("after"))
+)
 _DROPS = {
-    "payloads": _sql(delete(tables.payloads).where(tables.payloads.c.batch == bindparam("gone"))),
-    "batches": _sql(delete(tables.batches).where(tables.batches.c.number == bindparam("gone"))),
-    "ticks": _sql(delete(tables.ticks).where(tables.ticks.c.number == bindparam("gone"))),
+    "payloads": sql(delete(tables.payloads).where(tables.payloads.c.batch == bindparam("gone"))),
+    "batches": sql(delete(tables.batches).where(tables.batches.c.number == bindparam("gone"))),
+    "ticks": sql(delete(tables.ticks).where(tables.ticks.c.number == bindparam("gone"))),
 }
 
 
@@ -55,7 +56,7 @@ class Operation(Protocol):
         """Make the rows. Nothing else writes meanwhile, so that the ledger stays as it is; it is only read."""
         ...
 
-    def execute(self, connection: Connection) -> None:
+    def execute(self, driver: sqlite3.Connection) -> None:
         """Write the rows."""
         ...
 
@@ -88,9 +89,9 @@ class Append:
             self._rows.append((number, arrival_ns, len(batch), SCHEMA_VERSION, packed))
             self._payloads.append((number, pack_payload(batch.payload)))
 
-    def execute(self, connection: Connection) -> None:
-        connection.exec_driver_sql(_ADD_BATCH, self._rows)
-        connection.exec_driver_sql(_ADD_PAYLOAD, self._payloads)
+    def execute(self, driver: sqlite3.Connection) -> None:
+        driver.executemany(_ADD_BATCH, self._rows)
+        driver.executemany(_ADD_PAYLOAD, self._payloads)
 
     def note(self, ledger: Ledger) -> list[int]:
         passed = []
@@ -114,15 +115,15 @@ class Tick:
 
     def prepare(self, ledger: Ledger) -> None:
         """Raises ValueError where more rows of a batch leave than wait in it."""
-        self._numbers, self._counts = np.unique(self.departure.batch, return_counts=True)
+        self._numbers, self._counts = tally(self.departure.batch)
         ledger.check(self._numbers, self._counts)
         self.number = ledger.last_tick + 1
         self._exported = exported_in(self.departure)
         counts = pack_counts(self._numbers, self._counts, self._exported)
         self._row = (self.number, self.left_ns, DECISIONS_VERSION, counts, pack_departure(self.departure))
 
-    def execute(self, connection: Connection) -> None:
-        connection.exec_driver_sql(_ADD_TICK, self._row)
+    def execute(self, driver: sqlite3.Connection) -> None:
+        driver.execute(_ADD_TICK, self._row)
 
     def note(self, ledger: Ledger) -> list[int]:
         return ledger.left(self.number, self.left_ns, self._numbers, self._counts, self._exported)
@@ -144,24 +145,21 @@ class Register:
         gone = ledger.cursors.keys() - self.cursors.keys() - {UNKNOWN}
         self._gone = {name: ledger.cursors[name] for name in sorted(gone)}
 
-    def execute(self, connection: Connection) -> None:
-        self.given_up = {name: n for name, tick in self._gone.items() if (n := _exported_after(connection, tick))}
-        connection.execute(delete(tables.cursors))
-        if self.cursors:
-            rows = [{"exporter": name, "tick": tick} for name, tick in self.cursors.items()]
-            connection.execute(insert(tables.cursors), rows)
+    def execute(self, driver: sqlite3.Connection) -> None:
+        self.given_up = {name: n for name, tick in self._gone.items() if (n := _exported_after(driver, tick))}
+        driver.execute(_CLEAR_CURSORS)
+        driver.executemany(_ADD_CURSOR, self.cursors.items())
 
     def note(self, ledger: Ledger) -> list[int]:
         return ledger.moved(self.cursors)
 
 
-def _exported_after(connection: Connection, tick: int) -> int:
+def _exported_after(driver: sqlite3.Connection, tick: int) -> int:
     """How many spans ticks after this one hold for exporters; damaged ticks hold none."""
-    query = select(tables.ticks.c.version, tables.ticks.c.departure).where(tables.ticks.c.number > tick)
     spans = 0
-    for row in connection.execute(query):
+    for departure, version in driver.execute(_DEPARTURES, (tick,)):
         try:
-            spans += exported_in(unpack_departure(row.departure, row.version))
+            spans += exported_in(unpack_departure(departure, version))
         except Damaged:
             continue
     return spans
@@ -186,8 +184,8 @@ class Advance:
             raise ValueError(f"exporter {self.exporter!r} cannot have delivered tick {self.tick}")
         self.tick = max(self.tick, ledger.cursors[self.exporter])
 
-    def execute(self, connection: Connection) -> None:
-        connection.exec_driver_sql(_MOVE_CURSOR, (self.tick, self.exporter))
+    def execute(self, driver: sqlite3.Connection) -> None:
+        driver.execute(_MOVE_CURSOR, (self.tick, self.exporter))
 
     def note(self, ledger: Ledger) -> list[int]:
         return ledger.moved({**ledger.cursors, self.exporter: self.tick})
@@ -200,8 +198,8 @@ class Probe:
     def prepare(self, ledger: Ledger) -> None:
         """Nothing to make."""
 
-    def execute(self, connection: Connection) -> None:
-        connection.execute(update(tables.store).values(version=tables.STORE_VERSION))
+    def execute(self, driver: sqlite3.Connection) -> None:
+        driver.execute(SET_VERSION, (tables.STORE_VERSION,))
 
     def note(self, ledger: Ledger) -> list[int]:
         return []
@@ -217,11 +215,11 @@ class Forget:
     def prepare(self, ledger: Ledger) -> None:
         self.due = ledger.due(self.before_ns)
 
-    def execute(self, connection: Connection) -> None:
+    def execute(self, driver: sqlite3.Connection) -> None:
         for kind, statement in _DROPS.items():
             numbers: list[int] = getattr(self.due, kind)
             if numbers:
-                connection.exec_driver_sql(statement, [(number,) for number in numbers])
+                driver.executemany(statement, [(number,) for number in numbers])
 
     def note(self, ledger: Ledger) -> list[int]:
         ledger.dropped(self.due)

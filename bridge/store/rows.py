@@ -6,6 +6,7 @@ written under an older one is read with that column 0.
 
 import struct
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,7 +25,7 @@ from bridge.spans import (
     SpanLinks,
     Table,
 )
-from bridge.store.packing import Damaged, compress, decompress, decompress_all, pack_arrays, unpack_arrays
+from bridge.store.packing import Damaged, compress, decompress, decompress_all, pack_arrays, sections, unpack_arrays
 
 T = TypeVar("T", bound=Table)
 
@@ -51,6 +52,7 @@ DECISION_COLUMNS: dict[int, tuple[str, ...]] = {
 }
 DECISION_COLUMNS[2] = DECISION_COLUMNS[1]  # clocks of hosts follow the links from here on
 # fmt: on
+_SPAN_COLUMNS_OF = {version: attrgetter(*names) for version, names in SPAN_COLUMNS.items()}
 DECISIONS_VERSION = 2
 CLOCKS_SINCE = 2
 LINK_COLUMNS = ("row", "trace_hi", "trace_lo", "span_id")
@@ -66,7 +68,7 @@ _EXPORTED = struct.Struct("<I")
 
 def pack_columns(columns: SpanColumns, version: int) -> bytes:
     """The columns of a batch, compressed."""
-    return compress(pack_arrays([getattr(columns, name) for name in SPAN_COLUMNS[version]]))
+    return compress(pack_arrays(_SPAN_COLUMNS_OF[version](columns)))
 
 
 def unpack_columns(data: bytes, version: int) -> SpanColumns:
@@ -78,12 +80,12 @@ def unpack_columns(data: bytes, version: int) -> SpanColumns:
 
 def pack_payload(block: PayloadBlock) -> bytes:
     """The bytes of a batch's spans in a section of their own, behind what surrounds them."""
-    lengths = np.diff(block.offsets)
+    lengths = block.offsets[1:] - block.offsets[:-1]
     around = [part for c in block.contexts for part in (c.resource_spans, c.scope_spans)]
     sizes = np.array([len(part) for part in around], np.int64)
     heads = pack_arrays([lengths, block.context, sizes])
     data = memoryview(block.data)[int(block.offsets[0]) : int(block.offsets[-1])]
-    return compress(_PAYLOAD_HEAD.pack(block.format), heads, *around) + compress(data)
+    return sections(b"".join((_PAYLOAD_HEAD.pack(block.format), heads, *around)), data)
 
 
 def unpack_payload(data: bytes) -> PayloadBlock:

@@ -210,8 +210,8 @@ def _measure(shards: list[_Shard]) -> None:
 
 
 def _drop_here(database: Database, due: Due) -> None:
-    with database.transaction() as connection:
-        Drop(due).execute(connection)
+    with database.transaction() as driver:
+        Drop(due).execute(driver)
 
 
 async def _nobody(writer: int, _: Due) -> None:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TypeVar
 
 import anyio
@@ -33,14 +32,13 @@ class Shrinking:
 
     def __init__(self, database: Database, space: Space, writing: anyio.CapacityLimiter) -> None:
         self._database, self._space, self._writing = database, space, writing
-        self._freed = anyio.Event()
-        self._busy = self._log_grown = False
+        self._freed, self._written = anyio.Event(), anyio.Event()
         self._fixed = False
         """Whether the file keeps its size, as one of an earlier bridge does until it is made over."""
 
     def noted(self) -> None:
         """Say that something was committed; never blocks."""
-        self._busy = self._log_grown = True
+        self._written.set()
         if self._surplus >= STEP_PAGES and not self._fixed:
             self._freed.set()
 
@@ -76,12 +74,14 @@ class Shrinking:
     async def _look_at_log(self) -> None:
         """Empty the log once nothing is written any more."""
         while True:
+            await self._written.wait()
+            self._written = anyio.Event()
             await anyio.sleep(LOOK_S)
-            idle, self._busy = not self._busy, False
-            if idle and self._log_grown:
-                with suppress(StoreUnavailable):
+            if not self._written.is_set():
+                try:
                     await self._in_turn(self._empty_log)
-                    self._log_grown = False
+                except StoreUnavailable:
+                    self._written.set()  # tried again
 
     def _empty_log(self) -> None:
         path = self._database.log_path

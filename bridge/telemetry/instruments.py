@@ -42,6 +42,9 @@ class Instruments:
         self.closed_connections = counter(
             "listener_closed_connections", "{connection}", "Connections that a limit closed, by reason"
         )
+        self.web_refused_requests = counter(
+            "web_refused_requests", "{request}", "Requests for the page, its data and metrics not answered, by reason"
+        )
         self.received_bytes = counter("receiver_received_bytes", "By", "Request bodies as they came over the wire")
         self.faulty_espans = counter(
             "receiver_faulty_espans", "{span}", "eSpans with a missing or unreadable key, by key; each is its own trace"

@@ -50,10 +50,13 @@ class Api:
         traces: RecentTraces,
         *,
         share_since: Callable[[float], float],
+        looked: Callable[[], None] = lambda: None,
         guard: Guard = lambda _: None,
     ) -> None:
-        """share_since: of all spans that left since a time, how many were read for the kept traces."""
+        """share_since: of all spans that left since a time, how many were read for the kept traces. looked: told when
+        somebody asks for what is made of those."""
         self._overview, self._traces, self._share_since, self._guard = overview, traces, share_since, guard
+        self._looked = looked
         self._static = {path.name: path.read_bytes() for path in STATIC.iterdir() if path.suffix in _TYPES}
         self._openapi = OPENAPI.read_bytes()
 
@@ -74,9 +77,13 @@ class Api:
         app.router.add_route("*", "/api/{rest:.*}", self._nothing)
 
     def _guarded(self, handler: Handler) -> Handler:
+        counts = handler != self._status  # which the page asks for all the time, whatever it shows
+
         async def guarded(request: web.Request) -> web.Response:
             if (refusal := self._guard(request)) is not None:
                 return refusal
+            if counts:
+                self._looked()
             try:
                 return await handler(request)
             except BadRequest as exc:

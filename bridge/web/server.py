@@ -9,14 +9,16 @@ import anyio
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from bridge.connections import Connections, ListenerLimits, timed
+from bridge.connections import Connections, Handler, ListenerLimits, timed
 from bridge.errors import ConfigError
-from bridge.security import ListenerSecurity, Unauthenticated
+from bridge.security import KnownHosts, ListenerSecurity, Misdirected, Unauthenticated
 from bridge.security.listener import AUTHORIZATION
 from bridge.web.api import Api, Guard
 
 _IDLE_S = 120.0
 _REFUSED_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+OPEN = frozenset(("/healthz", "/readyz", "/metrics"))
+"""Answered whatever the Host: probes and scrapers have a service's name or any other, and there is no span in them."""
 CLOSE_S = 0.5
 """How long answers that are being written may take once the server stops."""
 
@@ -34,17 +36,22 @@ class WebServer:
         security: ListenerSecurity | None = None,
         limits: ListenerLimits = ListenerLimits(),  # noqa: B008 -- frozen
         closed: Callable[[str], None] = lambda _: None,
+        refused: Callable[[str], None] = lambda _: None,
+        known_hosts: KnownHosts | None = None,
         page: Callable[[Guard], Api] | None = None,
     ) -> None:
         """hosts: the addresses to listen on, all on one port (0: any free one).
 
         not_ready returns why the bridge is not ready, "" when it is; metrics the Prometheus text. security: TLS, and
         the tokens that are to be shown for all but health: probes have none, and learn no more than that. closed: told
-        why for each connection that the limits close. page: makes the page and its data, given what asks for tokens.
+        why for each connection that the limits close; refused: for each request. known_hosts: what browsers may ask it
+        by, where it asks for no tokens. page: makes the page and its data, given what asks for tokens.
         """
         self._hosts, self.port = hosts, port
         self._not_ready, self._metrics = not_ready, metrics
         self._security = security or ListenerSecurity()
+        self._known_hosts = None if self._security.asks_for_tokens else known_hosts or KnownHosts("web.allowed_hosts")
+        self._refused = refused
         self._connections = Connections(limits, closed)
         self._page = page(self._refusal) if page else None
 
@@ -62,7 +69,7 @@ class WebServer:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Listen while the context is open; raises ConfigError where the address cannot be bound."""
-        app = web.Application(middlewares=[timed])
+        app = web.Application(middlewares=[timed, self._meant_for_us])
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._prometheus)
@@ -104,11 +111,23 @@ class WebServer:
         try:
             self._security.check(request.headers.get(self._security.header))
         except Unauthenticated as exc:
+            self._refused("unauthenticated")
             header = self._security.header
             # how a browser's script learns where the token goes; no registered scheme is meant for other headers
             scheme = "Bearer" if header == AUTHORIZATION else f'Token header="{header}"'
             return web.Response(text=f"{exc}\n", status=401, headers={"WWW-Authenticate": scheme, **_REFUSED_HEADERS})
         return None
+
+    @web.middleware
+    async def _meant_for_us(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Answer what is meant for a host that is not this one, before anything else does."""
+        if self._known_hosts is not None and request.path not in OPEN:
+            try:
+                self._known_hosts.check(request.headers.getall("Host", ()))
+            except Misdirected as exc:
+                self._refused("misdirected")
+                return web.Response(text=f"{exc}\n", status=421, headers=_REFUSED_HEADERS)
+        return await handler(request)
 
     async def _prometheus(self, request: web.Request) -> web.Response:
         if (refusal := self._refusal(request)) is not None:

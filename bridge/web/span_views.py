@@ -14,6 +14,13 @@ MAX_TEXT = 500
 _KINDS = {Span.SPAN_KIND_SERVER: "server", Span.SPAN_KIND_CLIENT: "client", Span.SPAN_KIND_INTERNAL: "internal"}
 _KINDS |= {Span.SPAN_KIND_PRODUCER: "producer", Span.SPAN_KIND_CONSUMER: "consumer"}
 _SIDES = {"entry": "server", "exit": "client"}
+_SHOWN = frozenset(
+    (
+        *("service.name", "host.name", "service", "resource", "ebpf_span_type", "status"),
+        *("espan.link.method", "espan.link.confidence", "espan.clock.offset_ns"),
+    )
+)
+"""Attributes that are looked at: an eSpan has many more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +100,7 @@ def span_views(request: ExportTraceServiceRequest) -> Iterator[SpanView]:
 
 
 def _plain(attributes: Iterable[KeyValue]) -> dict[str, object]:
-    return {attribute.key: _value(attribute.value) for attribute in attributes}
+    return {key: _value(attribute.value) for attribute in attributes if (key := attribute.key) in _SHOWN}
 
 
 def _value(value: AnyValue) -> object:

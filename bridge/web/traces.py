@@ -3,15 +3,19 @@
 One thread adds at a time, others read meanwhile: they work on a list of what was there when they began.
 """
 
+import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from threading import Lock
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
+from bridge.codec.otlp_encode import TraceSpans
 from bridge.web.span_views import SpanView, span_views
 
 MAX_SPANS = 5_000
@@ -22,33 +26,67 @@ SPAN_COST, TRACE_COST = 512, 1024
 """Bytes of memory that a span and a trace take besides their OTLP, as measured; a test measures again."""
 
 
-@dataclass(frozen=True, slots=True)
+class Unpacking:
+    """CPU time of unpacking traces for those who look at them, which several threads may do at once."""
+
+    def __init__(self) -> None:
+        self._lock, self._seconds = Lock(), 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count time in."""
+        with self._lock:
+            self._seconds += seconds
+
+    def taken(self) -> float:
+        """Seconds since this was called last."""
+        with self._lock:
+            seconds, self._seconds = self._seconds, 0.0
+        return seconds
+
+
+@dataclass(frozen=True, eq=False)  # without slots: what is made when somebody looks at it is kept in the instance
 class KeptTrace:
-    """One trace as far as it left: its spans in order of start, and as an OTLP request."""
+    """One trace as far as it left, as an OTLP request; its spans are unpacked once somebody looks at them."""
 
     trace_id: str
-    spans: tuple[SpanView, ...]
     request: bytes
+    span_count: int
     hidden_spans: int
     """How many further ones there were, that were not kept."""
     left_s: float
     """When the last of it left, seconds since the epoch."""
+    _unpacking: Unpacking = field(repr=False)
 
     @property
     def cost(self) -> int:
-        """Bytes of memory it takes."""
-        return len(self.request) + SPAN_COST * len(self.spans) + TRACE_COST
+        """Bytes of memory it takes once it was looked at; a part of them before."""
+        return len(self.request) + SPAN_COST * self.span_count + TRACE_COST
+
+    @cached_property
+    def spans(self) -> tuple[SpanView, ...]:
+        """In order of start."""
+        began_s = time.thread_time()
+        spans = sorted(span_views(self._read()), key=lambda span: span.start_ns)
+        self._unpacking.add(time.thread_time() - began_s)
+        return tuple(spans)
+
+    @cached_property
+    def end_ns(self) -> int:
+        """The last end, 0 where none is known; found without unpacking more."""
+        began_s = time.thread_time()
+        scopes = [scope for group in self._read().resource_spans for scope in group.scope_spans]
+        end_ns = max(span.end_time_unix_nano for scope in scopes for span in scope.spans)
+        self._unpacking.add(time.thread_time() - began_s)
+        return end_ns
+
+    def _read(self) -> ExportTraceServiceRequest:
+        return ExportTraceServiceRequest.FromString(self.request)
 
     @property
     def root(self) -> SpanView:
         """The first span without a parent here, else the first."""
         ids = {span.span_id for span in self.spans}
         return next((span for span in self.spans if span.parent_id not in ids), self.spans[0])
-
-    @property
-    def end_ns(self) -> int:
-        """The last end, 0 where none is known."""
-        return max(span.end_ns for span in self.spans)
 
     @property
     def duration_ns(self) -> int:
@@ -79,7 +117,7 @@ class KeptTrace:
             "name": root.name,
             "start_ms": self.start_ns / 1e6,
             "duration_ms": self.duration_ns / 1e6,
-            "spans": len(self.spans) + self.hidden_spans,
+            "spans": self.span_count + self.hidden_spans,
             "services": self.services,
             "error": self.error,
         }
@@ -99,11 +137,13 @@ class Search:
 
     def fits(self, trace: KeptTrace) -> bool:
         """Whether the trace is one of those."""
-        if self.error and not trace.error:
+        if not trace.trace_id.startswith(self.trace_id.lower()) or (self.error and not trace.error):
             return False
-        if trace.duration_ns < self.min_duration_ms * 1e6 or not trace.trace_id.startswith(self.trace_id.lower()):
+        if self.min_duration_ms and trace.duration_ns < self.min_duration_ms * 1e6:
             return False
         service, resource = self.service.casefold(), self.resource.casefold()
+        if not service and not resource:
+            return True
         return any(service in s.service.casefold() and resource in s.name.casefold() for s in trace.spans)
 
 
@@ -116,8 +156,9 @@ class RecentTraces:
         self._traces: OrderedDict[str, KeptTrace] = OrderedDict()
         self._changing = Lock()
         """Held for moments, once a trace."""
+        self.unpacking = Unpacking()
         self.bytes = 0
-        """Memory they take."""
+        """Memory they take once all of them were looked at."""
 
     def __len__(self) -> int:
         return len(self._traces)
@@ -125,26 +166,33 @@ class RecentTraces:
     def __iter__(self) -> Iterator[KeptTrace]:
         return iter(list(self._traces.values()))
 
-    def add(self, requests: Iterable[bytes], left_s: float) -> None:
-        """Keep the traces of serialized ExportTraceServiceRequests, which left at this time.
+    def add(self, spans: TraceSpans, left_s: float) -> None:
+        """Keep spans of one trace, which left at this time; what there is no room for is counted.
 
-        Raises DecodeError, and keeps nothing, where one of them is not read: a text in it may be no UTF-8.
+        Raises DecodeError, and keeps nothing of them, where they are not read: a text in them may be no UTF-8.
         """
-        for trace_id, part in self._parts(requests).items():
-            spans, request = list(span_views(part.request)), part.request.SerializeToString()
-            with self._changing:
-                self._join(trace_id, spans, request, part.hidden, left_s)
+        known = self._traces.get(spans.trace_id)
+        count = self._room(known, spans.sizes)
+        request = spans.request(count) if count else b""
+        ExportTraceServiceRequest.FromString(request)
+        with self._changing:
+            self._join(spans.trace_id, request, count, spans.sizes.size - count, left_s)
 
-    def _join(self, trace_id: str, spans: list[SpanView], request: bytes, hidden: int, left_s: float) -> None:
+    def _room(self, known: KeptTrace | None, sizes: NDArray[np.int64]) -> int:
+        """How many of these spans may be kept of a trace of which this much is; of any size may be its first."""
+        count, taken = (known.span_count, known.cost) if known else (0, TRACE_COST)
+        fitting = int(np.searchsorted(np.cumsum(sizes + SPAN_COST), self._trace_bytes - taken, side="right"))
+        return max(min(fitting, MAX_SPANS - count), 0 if known else 1)
+
+    def _join(self, trace_id: str, request: bytes, count: int, hidden: int, left_s: float) -> None:
         known = self._traces.get(trace_id)
         if known is not None:
             # protobuf: messages one after another are one message, its repeated fields one after another
-            spans, request, hidden = [*known.spans, *spans], known.request + request, known.hidden_spans + hidden
+            request, count, hidden = known.request + request, known.span_count + count, known.hidden_spans + hidden
             self.bytes -= known.cost
-        if not spans:  # what was known of it was let go meanwhile
+        if not count:  # what was known of it was let go meanwhile
             return
-        spans.sort(key=lambda span: span.start_ns)
-        trace = self._traces[trace_id] = KeptTrace(trace_id, tuple(spans), request, hidden, left_s)
+        trace = self._traces[trace_id] = KeptTrace(trace_id, request, count, hidden, left_s, self.unpacking)
         self._traces.move_to_end(trace_id)
         self.bytes += trace.cost
         while len(self._traces) > self._keep or (self.bytes > self._max_bytes and self._traces):
@@ -169,54 +217,3 @@ class RecentTraces:
     def get(self, trace_id: str) -> KeptTrace | None:
         """The trace of this id."""
         return self._traces.get(trace_id.lower())
-
-    def _parts(self, requests: Iterable[bytes]) -> dict[str, "_Part"]:
-        """What is new of each trace, its spans under copies of their resource and scope."""
-        parts: dict[str, _Part] = {}
-        for data in requests:
-            for group in ExportTraceServiceRequest.FromString(data).resource_spans:
-                for scope_spans in group.scope_spans:
-                    places: dict[bytes, Any] = {}
-                    for span in scope_spans.spans:
-                        if (part := parts.get(trace_id := span.trace_id.hex())) is None:
-                            known = self._traces.get(trace_id)
-                            part = parts[trace_id] = _Part.after(known)
-                        if not part.has_room(span, self._trace_bytes):
-                            part.hidden += 1
-                            continue
-                        if span.trace_id not in places:
-                            places[span.trace_id] = _place(part.request, group, scope_spans)
-                        places[span.trace_id].spans.append(span)
-        return parts
-
-
-@dataclass(slots=True)
-class _Part:
-    """What is new of a trace of which so much is known."""
-
-    spans: int
-    bytes: int
-    request: ExportTraceServiceRequest = field(default_factory=ExportTraceServiceRequest)
-    hidden: int = 0
-
-    @classmethod
-    def after(cls, known: KeptTrace | None) -> "_Part":
-        return cls(len(known.spans), known.cost) if known else cls(0, TRACE_COST)
-
-    def has_room(self, span: Span, most_bytes: int) -> bool:
-        """Whether one more may be kept; it is counted then. One of any size may be the first."""
-        size = span.ByteSize() + SPAN_COST
-        if self.spans and (self.spans >= MAX_SPANS or self.bytes + size > most_bytes):
-            return False
-        self.spans, self.bytes = self.spans + 1, self.bytes + size
-        return True
-
-
-def _place(request: ExportTraceServiceRequest, group: ResourceSpans, scope_spans: Any) -> Any:
-    own = request.resource_spans.add(schema_url=group.schema_url)
-    if group.HasField("resource"):
-        own.resource.CopyFrom(group.resource)
-    place = own.scope_spans.add(schema_url=scope_spans.schema_url)
-    if scope_spans.HasField("scope"):
-        place.scope.CopyFrom(scope_spans.scope)
-    return place

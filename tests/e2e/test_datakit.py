@@ -151,8 +151,9 @@ async def test_simulated_agents_spans_come_out_as_they_are_true(tmp_path: Path) 
 
 
 async def test_agents_wait_instead_of_losing_spans(tmp_path: Path) -> None:
-    """With room for less than two bodies answers are held back until traces have left; every body gets its 200."""
-    sent = traffic(100, start_ns=time.time_ns())
+    """With less room than for bodies that go together answers are held back until traces have left; every body gets its
+    200."""
+    sent = traffic(600, start_ns=time.time_ns())
     async with running_dataway() as dataway:
         setup = Setup(tmp_path)
         setup.exporters += to_dataway("guance", dataway) + AGENTS

@@ -103,8 +103,7 @@ def decode_bodies(
         return None
     if scan.rejections.counts or _without_oversized(scan, limits)[1]:
         return None
-    batch = _batch(scan, [hash_of(peer) for peer in peers], np.array(counts))
-    return Together(batch, faulty_keys(batch.columns.faults))
+    return Together(_batch(scan, [hash_of(peer) for peer in peers], np.array(counts)))
 
 
 def _without_oversized(scan: Scan, limits: RequestLimits) -> tuple[Scan, int]:

@@ -5,13 +5,12 @@ import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from hashlib import blake2b
 from typing import Literal
 from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
 import aiohttp
 import anyio
-from isal import igzip
+from isal import igzip, isal_zlib
 from yarl import URL
 
 from bridge.component import Body
@@ -122,9 +121,7 @@ class DatawayExporter:
         """
         if self._session is None:
             raise RuntimeError(f"{self!r} is not running")
-        # the same body has the same package id whenever it is sent
-        package = blake2b(body.data, digest_size=10).hexdigest()
-        headers = {**self._headers, "x-points": str(body.spans), "x-pkg-id": f"dk_{package}"}
+        headers = {**self._headers, "x-points": str(body.spans), "x-pkg-id": _package_id(body.data)}
         try:
             async with self._session.post(
                 self._address.write,
@@ -178,6 +175,11 @@ class DatawayExporter:
         if response.status >= 400:
             error = f"{response.status} {shown(answer.decode(errors='replace'), self._secrets)}"
             logger.warning("the Dataway does not know the token", extra={**fields, "error": error})
+
+
+def _package_id(data: bytes) -> str:
+    """The same for the same body, whenever it is sent. It names an upload and guards nothing: two sums tell enough."""
+    return f"dk_{isal_zlib.crc32(data):08x}{isal_zlib.adler32(data):08x}{len(data):x}"
 
 
 class DatawayUrl:

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from bridge.config import load
-from bridge.pipeline.recent import BURST_S, MAX_BEHIND, MIN_WAIT_S, SHARE, RecentReader, Timing
+from bridge.pipeline.recent import LOOKED_S, MAX_BEHIND, MIN_WAIT_S, SEEN, UNSEEN, Allowance, RecentReader, Timing
 from bridge.pipeline.run import Bridge
 from bridge.spans import LinkedSpans, PayloadBlock, SpanBatch
 from bridge.store import SqliteStore
@@ -143,29 +143,67 @@ async def test_a_reader_that_is_far_behind_skips_to_the_newest(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("busy", [1.0, 10.0])
-async def test_reading_takes_its_share_of_the_time_and_no_more(tmp_path: Path, busy: float) -> None:
-    """However long a tick takes: so much at once as was saved up, then a hundredth of the time that passes. What other
-    programs on the machine take meanwhile is not its own."""
-    reads = 20
+@pytest.mark.parametrize("allowed", [UNSEEN, SEEN], ids=["unseen", "seen"])
+async def test_reading_takes_its_share_of_the_time_and_no_more(tmp_path: Path, busy: float, allowed: Allowance) -> None:
+    """However long a tick takes: so much at once as was saved up in a quiet while, then a hundredth of the time that
+    passes while somebody looks, and a fifth of that while nobody does. What other programs on the machine take
+    meanwhile is not its own."""
+    reads = 12
     async with reading(tmp_path) as scene:
-        scene.store.read_s, scene.store.busy = 0.5, busy
+        scene.store.read_s, scene.store.busy = 0.1, busy
+        scene.hours.now_s += 10_000.0
         began_s = scene.hours.now_s
         for _ in range(reads):
+            if allowed is SEEN:
+                scene.reader.look()
             await scene.leave()
             await scene.hours.waits_again()
             scene.hours.end_wait()
             await anyio.wait_all_tasks_blocked()
         took_s, passed_s = reads * scene.store.read_s, scene.hours.now_s - began_s
-    assert took_s <= BURST_S + SHARE * passed_s
-    assert took_s > 0.9 * SHARE * passed_s
-    assert scene.hours.waits[:3] == [MIN_WAIT_S] * 3
-    assert scene.hours.waits[-1] + busy * scene.store.read_s == pytest.approx(scene.store.read_s / SHARE, rel=0.05)
+    assert took_s <= allowed.burst_s + allowed.share * passed_s
+    assert took_s > 0.9 * (allowed.burst_s + allowed.share * passed_s)
+    assert scene.hours.waits[:2] == [MIN_WAIT_S] * 2
+    last_s = scene.hours.waits[-1] + busy * scene.store.read_s
+    assert last_s == pytest.approx(scene.store.read_s / allowed.share, rel=0.05)
+
+
+async def test_who_comes_to_look_does_not_wait_for_what_was_spent_before(tmp_path: Path) -> None:
+    """What is left of the wait is five times as short from then on, and as long as before once he is gone."""
+    async with reading(tmp_path) as scene:
+        scene.store.read_s = 1.0
+        await scene.leave()
+        await scene.hours.waits_again()
+        debt_s = scene.store.read_s * (1 - UNSEEN.share) - UNSEEN.burst_s
+        waited_s = debt_s / UNSEEN.share
+        scene.hours.now_s += 10.0
+        scene.reader.look()
+        await scene.hours.waits_again()
+        debt_s -= 10.0 * UNSEEN.share
+        assert scene.hours.waits == pytest.approx([waited_s, debt_s / SEEN.share])
+        scene.hours.now_s += LOOKED_S
+        scene.hours.end_wait()
+        await anyio.wait_all_tasks_blocked()
+        scene.store.read_s = 10.0
+        await scene.leave()
+        await scene.hours.waits_again()
+        assert scene.hours.waits[-1] > (scene.store.read_s - SEEN.burst_s) / UNSEEN.share - 1.0
+
+
+async def test_unpacking_for_those_who_look_is_part_of_the_share(tmp_path: Path) -> None:
+    """What somebody looks at is unpacked then, which reading is put off for."""
+    async with reading(tmp_path) as scene:
+        scene.reader.look()
+        scene.traces.unpacking.add(1.0)
+        await scene.leave()
+        await scene.hours.waits_again()
+        assert scene.hours.waits == [pytest.approx((1.0 - UNSEEN.burst_s) / SEEN.share)]
 
 
 async def test_what_is_quick_is_not_held_up(tmp_path: Path) -> None:
     """The least wait is all there is, however many ticks come."""
     async with reading(tmp_path) as scene:
-        scene.store.read_s = 0.5 * SHARE * MIN_WAIT_S
+        scene.store.read_s = 0.5 * UNSEEN.share * MIN_WAIT_S
         for _ in range(20):
             await scene.leave()
             await scene.hours.waits_again()
@@ -204,16 +242,21 @@ async def test_spans_that_cannot_be_shown_end_nothing(tmp_path: Path, caplog: py
 
 
 async def test_ticks_that_were_delivered_and_forgotten_are_passed_over(tmp_path: Path) -> None:
-    """A reader that comes too late finds nothing, which is no error."""
+    """A reader that comes too late finds nothing, which is no error, and goes on with the newest: what lies between was
+    forgotten as well."""
     async with reading(tmp_path) as scene:
         await scene.leave()
         await scene.hours.waits_again()
-        await scene.leave()
-        await scene.store.advance("backend", 2)
-        await scene.store.forget(1 << 62)
+        for _ in range(3):
+            await scene.leave()
+        await scene.store.advance("backend", 4)
+        await scene.store.forget(0)
         await scene.leave()
         scene.hours.end_wait()
         await scene.hours.waits_again()
+        scene.hours.end_wait()
+        await scene.hours.waits_again()
+        assert scene.store.seen == [1, 2, 5]
         assert len(scene.traces) == 2
 
 

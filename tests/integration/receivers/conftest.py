@@ -14,7 +14,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from bridge.codec.together import Together
 from bridge.errors import InvalidData
 from bridge.receivers.gathering import Joint
 from bridge.spans import Context, PayloadBlock, PayloadFormat, SpanBatch, SpanColumns
@@ -41,6 +40,15 @@ class Decoded:
     rejection: str = ""
     oversized: int = 0
     faulty: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class DecodedTogether:
+    batch: SpanBatch
+    faulty: dict[str, int]
+
+    def part(self, first: int, end: int) -> "DecodedTogether":
+        return DecodedTogether(self.batch.part(first, end), {})
 
 
 class SmallDecoder:
@@ -78,13 +86,13 @@ class SmallDecoder:
             return -1
         return sum(len(scope.spans) for r in request.resource_spans for scope in r.scope_spans)
 
-    def _together(self, requests: Sequence[tuple[bytes, str]]) -> Together | None:
+    def _together(self, requests: Sequence[tuple[bytes, str]]) -> "DecodedTogether | None":
         each = [SmallDecoder()(data, peer=peer) for data, peer in requests]
         if any(decoded.rejected for decoded in each):
             return None
         self.peers += [peer for _, peer in requests]
         faulty = sum((Counter(decoded.faulty) for decoded in each), Counter[str]())
-        return Together(SpanBatch.concatenate([decoded.batch for decoded in each]), dict(faulty))
+        return DecodedTogether(SpanBatch.concatenate([decoded.batch for decoded in each]), dict(faulty))
 
 
 class ScriptedConsumer:

@@ -36,6 +36,7 @@ from bridge.codec.otlp_json import decode_json, encode_json
 from bridge.codec.otlp_protobuf import decode_request
 from bridge.errors import ConfigError, InvalidData, StoreUnavailable, Throttled
 from bridge.receivers.compression import zstd
+from bridge.receivers.http_server import READ_AHEAD_BYTES
 from bridge.receivers.otlp import HttpReceiver
 from tests.support.espans import ORDINARY_IDS, span_of
 from tests.support.espans import request_of as request_with
@@ -463,6 +464,31 @@ async def test_a_client_that_leaves_does_not_cancel_the_commit(
     assert (await client.post(request_of("d"))).code == 200
     assert len(owning_consumer.rows) == 4
     assert owning_consumer.most_writers == 1
+
+
+@pytest.mark.parametrize("size", [READ_AHEAD_BYTES - 1, READ_AHEAD_BYTES, READ_AHEAD_BYTES + 1, 3 * READ_AHEAD_BYTES])
+async def test_a_body_is_read_whole_however_it_comes(start: Any, consumer: Any, size: int, request_of: Request) -> None:
+    """One that aiohttp reads by itself and one that is read piece by piece, at once and in pieces."""
+    receiver, _ = await start()
+    around = len(request_of("x" * size)) - size
+    body = request_of("x" * (size - around))
+    assert len(body) == size
+    async with await anyio.connect_tcp("127.0.0.1", receiver.port) as stream:
+        for pieces in (1, 2, 5):
+            data, step = head(len(body)) + body, -(-(len(body)) // pieces)
+            for at in range(0, len(data), step):
+                await stream.send(data[at : at + step])
+                await anyio.sleep(0.01)  # so that most of them come by themselves
+            assert (await receive(stream)).startswith(b"HTTP/1.1 200 ")
+    assert consumer.spans == 3
+
+
+async def test_other_expectations_are_refused(start: Any, request_of: Request) -> None:
+    """Of what a sender may expect there is 100-continue; anything else is answered with 417."""
+    receiver, _ = await start()
+    async with await anyio.connect_tcp("127.0.0.1", receiver.port) as stream:
+        await stream.send(head(len(request_of("a")), "Expect: a-miracle"))
+        assert (await receive(stream)).startswith(b"HTTP/1.1 417 ")
 
 
 async def test_stop_answers_requests_in_flight(meter: Any, decoder: Any, consumer: Any, request_of: Request) -> None:

@@ -21,6 +21,7 @@ from bridge.web.api import Api, Guard
 from bridge.web.history import History
 from bridge.web.overview import About, Overview
 from bridge.web.traces import MAX_SPANS, RecentTraces
+from tests.support.kept_traces import keep
 
 NOW_S = float(int(time.time()))
 NOW_NS = int(NOW_S) * 10**9
@@ -74,7 +75,7 @@ async def serving(
         history = History(metrics.samples, lambda: NOW_S)
         overview = Overview(about, history, metrics.samples, not_ready=lambda: "", last_errors=lambda: {"one": ""})
         traces = RecentTraces(1000, 64 * MIB)
-        traces.add(requests, NOW_S)
+        keep(traces, requests, NOW_S)
 
         def page(guard: Guard) -> Api:
             return Api(overview, traces, share_since=lambda _: 1.0, guard=guard)

@@ -47,3 +47,17 @@ def test_other_formats_are_refused() -> None:
     blocks = [PayloadBlock(of, b"", offsets, (), context) for of in PayloadFormat]
     with pytest.raises(ValueError, match="beside"):
         PayloadBlock.concatenate(blocks)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.integers(0, 999), st.integers(0, 12), st.integers(0, 9)), min_size=1, max_size=6))
+def test_parts_of_what_is_together_are_what_it_was_made_of(parts: list[tuple[int, int, int]]) -> None:
+    """With the contexts they have, and bytes of their own."""
+    batches = [of_points(random_batch(seed, n, first_offset=first)) for seed, n, first in parts]
+    together, at = SpanBatch.concatenate(batches), 0
+    for batch in batches:
+        part, at = together.part(at, at + len(batch)), at + len(batch)
+        assert block_spans(part.payload) == block_spans(batch.payload)
+        assert_same_table(part.columns, batch.columns)
+        assert part.payload.data_bytes == len(part.payload.data)
+        assert len(part.payload.contexts) == len(set(batch.payload.context.tolist()))

@@ -1,6 +1,7 @@
 """The compiled kernel gives what its plain twins give, for whatever it is given."""
 
 import contextlib
+import random
 
 import lz4.block
 import numpy as np
@@ -11,9 +12,17 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from bridge.store.linked import gathered_plain
-from bridge.store.packing import expand_plain, pack_arrays_plain, unpack_arrays_plain
+from bridge.store.packing import (
+    decompress_all,
+    expand_plain,
+    pack_arrays_plain,
+    sections_plain,
+    unpack_arrays_plain,
+)
 
-kernel = pytest.importorskip("bridge.store._packing", reason="not built: its twins are what runs", exc_type=ImportError)
+NOT_BUILT = "not built: its twins are what runs"
+kernel = pytest.importorskip("bridge.store._packing", reason=NOT_BUILT, exc_type=ImportError)
+squeezing = pytest.importorskip("bridge.store._squeezing", reason=NOT_BUILT, exc_type=ImportError)
 
 DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8")
 
@@ -93,6 +102,38 @@ def test_blocks_expand_alike(raw: bytes, before: bytes, after: bytes) -> None:
                 kernel.expand(data, start, len(block), size)
     with pytest.raises(ValueError, match="not in the data"):
         kernel.expand(data, start, len(data) - start + 1, len(raw))
+
+
+@st.composite
+def records(draw: st.DrawFn) -> bytes:
+    """As spans are: the same fields again and again, some of which differ, and now and then in length."""
+    fixed = draw(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=6))
+    drawn = draw(st.randoms(use_true_random=False))
+    lengths = draw(st.lists(st.sampled_from([1, 2, 4, 5, 8, 20, 70]), min_size=1, max_size=3))
+    fields = (part + drawn.randbytes(drawn.choice(lengths)) for _ in range(draw(st.integers(1, 30))) for part in fixed)
+    return b"".join(fields) + draw(st.binary(max_size=20))
+
+
+@settings(max_examples=200)
+@given(st.lists(st.one_of(RAW, records()), max_size=3))
+@example([bytes(70_000) + bytes(range(256)) + bytes(70_000)])
+@example([random.Random(0).randbytes(70_000) * 2])
+def test_sections_hold_what_they_were_made_of(raws: list[bytes]) -> None:
+    """Both ways of writing are read alike, and by lz4, which holds blocks to rules about their last bytes."""
+    written = squeezing.sections(*map(memoryview, raws))
+    assert decompress_all(written) == decompress_all(sections_plain(*raws)) == raws
+    for raw in raws:
+        block = squeezing.sections(raw)[16:]
+        assert expand_plain(block, 0, len(block), len(raw)) == raw
+        assert len(block) <= len(raw) + len(raw) // 255 + 16
+
+
+def test_spans_take_less_room_than_they_are_long() -> None:
+    """About what lz4 makes of them, whose blocks they stand for."""
+    payload = b"".join(
+        b"J\x11\n\nbytes_read\x12\x03\x18%5dJ\x14\n\x06dst_ip\x12\n\n\x0810.0.0.7" % i for i in range(900)
+    )
+    assert len(squeezing.sections(payload)) < 1.1 * len(sections_plain(payload)) < 0.5 * len(payload)
 
 
 CHANGES = st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4)

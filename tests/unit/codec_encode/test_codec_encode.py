@@ -10,7 +10,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
 from bridge.codec import otlp_encode
-from bridge.codec.otlp_encode import PlainSplicer, Splicer, encode_requests
+from bridge.codec.otlp_encode import PlainSplicer, Splicer, encode_requests, encode_traces
 from bridge.errors import InvalidData
 from bridge.spans import Context, Decisions, LinkedSpans, Method, Outcome, PayloadBlock, PayloadFormat, SpanLinks
 from tests.support.linked_points import agent_point
@@ -241,6 +241,36 @@ def test_rows_of_one_ebpf_trace_stay_together() -> None:
     rows = block_of(named(*"abcdef"))
     bodies = encoded(linked_of(rows, trace_lo=[1, 2, 3, 4, 3, 4], ebpf_trace_lo=[1, 1, 2, 2, 2, 2]), max_spans=5)
     assert ["".join(span.name for span in body) for body in bodies] == ["ab", "cdef"]
+
+
+def test_spans_by_trace_id_are_requests_of_their_own() -> None:
+    """Those of one exported id together, wherever they stand, under their resources; in the order of their first."""
+    contexts = [context("shop", "a"), context("cart", "a")]
+    linked = linked_of(block_of(named(*"abcdef"), contexts, [0, 1, 1, 0, 0, 0]), trace_lo=[9, 2, 9, 7, 2, 9])
+    found = []
+    for spans in encode_traces(linked):
+        for most in (NO_LIMIT, 1):
+            groups = ExportTraceServiceRequest.FromString(spans.request(most)).resource_spans
+            services = [group.resource.attributes[0].value.string_value for group in groups]
+            sent = [[span for scope in group.scope_spans for span in scope.spans] for group in groups]
+            assert {span.trace_id.hex() for spans_ in sent for span in spans_} == {spans.trace_id}
+            found.append((int(spans.trace_id, 16), services, ["".join(span.name for span in part) for part in sent]))
+    assert found == [
+        (9, ["shop", "cart"], ["af", "c"]),
+        (9, ["shop"], ["a"]),
+        (2, ["shop", "cart"], ["e", "b"]),
+        (2, ["cart"], ["b"]),
+        (7, ["shop"], ["d"]),
+        (7, ["shop"], ["d"]),
+    ]
+
+
+def test_spans_by_trace_id_say_how_large_they_are() -> None:
+    """Each with its tag and length, as it stands in the request; without spans there are no traces."""
+    (spans,) = encode_traces(linked_of(block_of(named("a", "bcd")), trace_lo=[1, 1]))
+    (group,) = ExportTraceServiceRequest.FromString(spans.request(2)).resource_spans
+    assert spans.sizes.tolist() == [2 + span.ByteSize() for span in group.scope_spans[0].spans]
+    assert list(encode_traces(linked_of(block_of([])))) == []
 
 
 def test_larger_span_goes_alone() -> None:

@@ -29,6 +29,8 @@ def table(files: Files, name: str = "receivers.otlp_http", more: str = "") -> st
         ("[web]\ntokens = ['short']", "web.tokens = ***: a token is at least 16 visible ASCII characters"),
         ("[web]\ntokens_file = '/nowhere/tokens'", "web.tokens_file: tokens: cannot read /nowhere/tokens"),
         ("[web]\nauth_header = 'a b'", "web.auth_header = ***: allowed: the name of a header"),
+        ("[web]\nallowed_hosts = ['http://a']", 'web.allowed_hosts = "http://a": is no host'),
+        ("[web]\nallowed_hosts = '*'", 'web.allowed_hosts = "*": allowed: a list of host names'),
         (
             "[receivers.datakit]\nforward_to = 'http://l:1'\n[receivers.datakit.forward_tls]\nca_file = 'a'",
             "no TLS with this",

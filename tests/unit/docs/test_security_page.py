@@ -31,8 +31,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_there_are_snippets() -> None:
-    """For TLS, client certificates, tokens and exporters."""
-    assert len(SNIPPETS) == 4
+    """For TLS, client certificates, tokens, names and exporters."""
+    assert len(SNIPPETS) == 5
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS)
@@ -42,7 +42,7 @@ def test_settings_of_the_page_load(snippet: str, folder: Path) -> None:
     path.write_text(snippet.replace("/etc/espan-bridge", str(folder)) + BACKEND)
     loaded = load(path, {})
     assert loaded.warnings == ()
-    assert len(loaded.origins) > 3
+    assert len(loaded.origins) > 2
 
 
 def test_a_listener_set_up_as_the_page_says_is_warned_of_no_more(folder: Path) -> None:
@@ -56,10 +56,10 @@ def test_a_listener_set_up_as_the_page_says_is_warned_of_no_more(folder: Path) -
 def test_what_the_page_names_as_metrics_and_settings_is_there() -> None:
     """No name that was changed elsewhere stays here."""
     text = PAGE.read_text()
-    metrics = set(re.findall(r"\b((?:receiver|credential|tls)_[a-z_]+(?:_total|_seconds))\b", text))
-    assert len(metrics) == 3
+    metrics = set(re.findall(r"\b((?:receiver|credential|tls|web)_[a-z_]+(?:_total|_seconds))\b", text))
+    assert len(metrics) == 4
     assert [name for name in metrics if f"`{name}`" not in (ROOT / "docs" / "metrics.md").read_text()] == []
     keys = {entry.path[-1] for entry in entries()}
-    named = {"tokens_file", "auth_header", "client_ca_file", "cert_file", "key_file", "min_version"}
+    named = {"tokens_file", "auth_header", "client_ca_file", "cert_file", "key_file", "min_version", "allowed_hosts"}
     assert named <= keys
     assert all(f"`{name}`" in text or f"{name} =" in text for name in named)

@@ -7,7 +7,7 @@ import pytest
 
 from bridge.errors import Throttled
 from bridge.pipeline.memory import MIB
-from bridge.pipeline.memory_guard import FEWEST, READ_S, STAYS_S, TRICKLE_S, MemoryGuard
+from bridge.pipeline.memory_guard import FEWEST, READ_S, SELDOM_S, STAYS_S, TRICKLE_S, MemoryGuard
 
 LIMIT, WAITING = 1000 * MIB, 10_000
 
@@ -19,12 +19,13 @@ class Machine:
     mib: int = 100
     now_s: float = 0.0
 
-    def guard(self, max_waiting_spans: int = 2 * WAITING) -> MemoryGuard:
+    def guard(self, max_waiting_spans: int = 2 * WAITING, processes: int = 1) -> MemoryGuard:
         return MemoryGuard(
             LIMIT,
             in_flight_bytes=1000,
             max_waiting_spans=max_waiting_spans,
             may_wait=WAITING,
+            processes=processes,
             resident=lambda: self.mib * MIB,
             now_s=lambda: self.now_s,
         )
@@ -73,14 +74,45 @@ def test_over_the_limit_nothing_is_let_in_not_even_alone() -> None:
 
 def test_memory_is_read_again_after_a_moment_only() -> None:
     """A request does not cost a system call."""
-    machine = Machine(now_s=5)
+    machine = Machine(mib=845, now_s=5)
     guard = machine.guard()
     guard.read()
     machine.mib = 990
     guard.take(1, alone=True)
-    machine.now_s += 2 * READ_S
+    machine.now_s += READ_S
     with pytest.raises(Throttled):
         guard.take(1, alone=True)
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "processes", "stays_s"),
+    [
+        (100, 0, 1, SELDOM_S),  # 750 MiB below "full": three quarters of a second
+        (700, 0, 1, 150 / 1024),
+        (200, 500, 1, 150 / 1024),
+        (200, 500, 3, 150 / 1024 / 3),
+        (845, 0, 1, READ_S),
+        (860, 0, 1, 60 / 1024),  # "full" is behind it, "over" ahead
+        (915, 0, 1, READ_S),
+        (950, 0, 1, READ_S),
+    ],
+)
+def test_memory_is_read_before_it_could_reach_the_next_threshold(
+    own: int, others: int, processes: int, stays_s: float
+) -> None:
+    """However fast all processes grow, and no more often than that; from "over" on as often as ever."""
+    machine = Machine(mib=own)
+    guard = machine.guard(processes=processes)
+    guard.others_bytes = others * MIB
+    guard.read()
+    assert guard.stays_s == pytest.approx(stays_s)
+    machine.mib = 0
+    machine.now_s += 0.99 * READ_S
+    guard.read()
+    assert guard.own_bytes == own * MIB
+    machine.now_s += stays_s
+    guard.read()
+    assert guard.own_bytes == 0
 
 
 def test_listeners_share_what_requests_may_take() -> None:

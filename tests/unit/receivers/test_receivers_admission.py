@@ -1,6 +1,7 @@
 """Admission: bytes in flight are bounded, requests are counted until they leave."""
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from bridge.errors import RetryableError, Throttled
@@ -214,3 +215,37 @@ async def test_work_ends_with_what_it_was_ended_with() -> None:
     with admission.enter() as lease, pytest.raises(Refused, match="request_timeout") as refused:
         await lease.run(anyio.sleep_forever(), 0.01)
     assert refused.value.refusal.retry_after_s == 1.0
+
+
+async def test_each_request_has_a_time_of_its_own() -> None:
+    """All that have a limit end at it, however these are ordered; one without goes on until it is told to stop."""
+    admission = Admission(10)
+    ended: list[str] = []
+    three_ended = anyio.Event()
+
+    async def run(name: str, *within_s: float) -> None:
+        with admission.enter() as lease:
+            try:
+                await lease.run(anyio.sleep_forever(), *within_s)
+            except (Refused, RetryableError) as exc:
+                ended.append(f"{name} {type(exc).__name__}")
+                if len(ended) == 3:
+                    three_ended.set()
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            for name, *within_s in (("long", 0.3), ("endless",), ("middle", 0.15), ("short", 0.01)):
+                tasks.start_soon(run, name, *within_s)
+            await three_ended.wait()
+            await admission.drain(0)
+    assert sorted(ended[:3]) == ["long Refused", "middle Refused", "short Refused"]
+    assert ended[3:] == ["endless RetryableError"]
+
+
+async def test_a_timer_set_for_one_that_left_serves_those_after_it() -> None:
+    """There is one timer for all."""
+    admission = Admission(10)
+    with admission.enter() as lease:
+        await lease.run(anyio.lowlevel.checkpoint(), 0.01)
+    with admission.enter() as lease, anyio.fail_after(30), pytest.raises(Refused):
+        await lease.run(anyio.sleep_forever(), 0.2)

@@ -10,7 +10,7 @@ import pytest
 from bridge.codec.otlp_protobuf import decode_request, decode_requests
 from bridge.codec.otlp_scan import count_spans
 from bridge.codec.together import Together
-from bridge.errors import Throttled
+from bridge.errors import StoreUnavailable, Throttled
 from bridge.receivers import gathering
 from bridge.receivers.gathering import Gathering, Joint
 from tests.support.espans import ORDINARY_IDS, REQUIRED, request_of, span_of
@@ -22,6 +22,7 @@ class Commits:
     """What was committed together; while `gate` is closed a commit takes its time."""
 
     def __init__(self) -> None:
+        self.room = 1 << 30
         self.spans: list[int] = []
         self.begun = 0
         self.gate = anyio.Event()
@@ -30,6 +31,9 @@ class Commits:
 
     async def commit(self, decoded: Any) -> None:
         self.begun += 1
+        if len(decoded.batch) > self.room:
+            raise Throttled("no room", retry_after_s=3.0)
+        self.room -= len(decoded.batch)
         await self.gate.wait()
         if self.errors:
             raise self.errors.pop()
@@ -204,12 +208,12 @@ async def test_each_gets_an_error_of_its_own() -> None:
     """They are raised in different tasks."""
     commits = Commits()
     commits.gate = anyio.Event()
-    raised: list[Throttled] = []
+    raised: list[StoreUnavailable] = []
 
     async def take(found: Gathering) -> None:
         try:
             await found.take(spans(1), "peer", "a")
-        except Throttled as exc:
+        except StoreUnavailable as exc:
             raised.append(exc)
 
     async with running(commits) as found, anyio.create_task_group() as tasks:
@@ -218,11 +222,32 @@ async def test_each_gets_an_error_of_its_own() -> None:
         tasks.start_soon(take, found)
         tasks.start_soon(take, found)
         await all_wait()
-        commits.errors = [Throttled("not now", retry_after_s=3.0) for _ in range(2)]
+        commits.errors = [StoreUnavailable("not now", retry_after_s=3.0) for _ in range(2)]
         commits.gate.set()
     assert [exc.retry_after_s for exc in raised] == [3.0] * 3
     assert len({id(exc) for exc in raised}) == 3
     assert commits.begun == 2
+
+
+async def test_where_there_is_no_room_for_all_there_is_for_some() -> None:
+    """Each of them is tried, the ones that came first first; the others are told what they would be told alone."""
+    commits = Commits()
+    commits.gate, commits.room = anyio.Event(), 10
+    told: dict[int, object] = {}
+
+    async def take(found: Gathering, number: int) -> None:
+        try:
+            told[number] = await found.take(spans(number), "peer", number)
+        except Throttled as exc:
+            told[number] = exc.retry_after_s
+
+    async with running(commits) as found, anyio.create_task_group() as tasks:
+        for number in (1, 3, 8, 5):
+            tasks.start_soon(take, found, number)
+            await all_wait()
+        commits.gate.set()
+    assert told == {1: 1, 3: 3, 8: 3.0, 5: 5}
+    assert sorted(commits.spans) == [1, 3, 5]
 
 
 async def test_what_is_held_is_bounded_though_senders_give_up(monkeypatch: pytest.MonkeyPatch) -> None:

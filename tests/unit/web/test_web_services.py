@@ -2,6 +2,7 @@
 
 from bridge.web.services import service_map
 from bridge.web.traces import RecentTraces
+from tests.support.kept_traces import keep
 from tests.unit.web.test_web_traces import MIB, request, span
 
 
@@ -9,7 +10,7 @@ def a_map(share: float = 1.0, since_s: float = 0.0) -> dict[str, object]:
     traces = RecentTraces(10, MIB)
     for number in range(1, 5):
         calls = [span(2, number, 1, end_ms=10 * number, failed=number == 4)]
-        traces.add([request(("shop", [span(1, number, end_ms=100)]), ("bank", calls))], 100.0 + number)
+        keep(traces, [request(("shop", [span(1, number, end_ms=100)]), ("bank", calls))], 100.0 + number)
     return service_map(traces, since_s=since_s, now_s=111.0, share_since=lambda _: share)
 
 

@@ -10,6 +10,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from bridge.web.traces import MAX_SPANS, SPAN_COST, TRACE_COST, RecentTraces, Search
+from tests.support.kept_traces import keep
 
 MS = 10**6
 MIB = 1 << 20
@@ -41,9 +42,9 @@ def request(*groups: tuple[str, list[Span]]) -> bytes:
     return made.SerializeToString()
 
 
-def ring(*requests: bytes, keep: int = 10) -> RecentTraces:
-    traces = RecentTraces(keep, MIB)
-    traces.add(requests, 1.0)
+def ring(*requests: bytes, most: int = 10) -> RecentTraces:
+    traces = RecentTraces(most, MIB)
+    keep(traces, requests, 1.0)
     return traces
 
 
@@ -67,13 +68,14 @@ def test_a_kept_trace_is_an_otlp_request_with_its_resources_and_scopes() -> None
     """Nothing of others is in it, and nothing of its own is missing."""
     trace = ring(request(("shop", [span(1, 7), span(3, 8)]), ("bank", [span(2, 7, 1)]))).get(f"{7:032x}")
     assert trace is not None
-    assert trace.request == request(("shop", [span(1, 7)]), ("bank", [span(2, 7, 1)]))
+    made = ExportTraceServiceRequest.FromString(request(("shop", [span(1, 7)]), ("bank", [span(2, 7, 1)])))
+    assert ExportTraceServiceRequest.FromString(trace.request) == made
 
 
 def test_late_spans_join_a_trace_that_is_there() -> None:
     """And make it the newest again."""
     traces = ring(request(("shop", [span(1, 7)])), request(("shop", [span(3, 8)])))
-    traces.add([request(("bank", [span(2, 7, 1)]))], 2.0)
+    keep(traces, [request(("bank", [span(2, 7, 1)]))], 2.0)
     assert ids(traces, Search()) == [7, 8]
     trace = traces.get(f"{7:032x}")
     assert trace is not None
@@ -82,14 +84,14 @@ def test_late_spans_join_a_trace_that_is_there() -> None:
 
 def test_the_ring_is_bounded_by_number_and_by_memory() -> None:
     """The oldest go first; one that is larger than the bound by itself is not kept."""
-    by_number = ring(*(request(("shop", [span(n, n)])) for n in range(1, 6)), keep=3)
+    by_number = ring(*(request(("shop", [span(n, n)])) for n in range(1, 6)), most=3)
     assert ids(by_number, Search()) == [5, 4, 3]
     by_memory = RecentTraces(100, max_bytes=2 * (SPAN_COST + TRACE_COST))
-    by_memory.add([request(("shop", [span(1, 1)])), request(("shop", [span(2, 2)]))], 1.0)
+    keep(by_memory, [request(("shop", [span(1, 1)])), request(("shop", [span(2, 2)]))], 1.0)
     assert ids(by_memory, Search()) == [2]
     large = span(3, 3)
     large.name = "x" * 3 * (SPAN_COST + TRACE_COST)
-    by_memory.add([request(("shop", [large]))], 1.0)
+    keep(by_memory, [request(("shop", [large]))], 1.0)
     assert (len(by_memory), by_memory.bytes) == (0, 0)
 
 
@@ -97,13 +99,13 @@ def test_one_trace_does_not_grow_without_end() -> None:
     """A sender that never ends a trace: what is beyond the bounds of one is counted."""
     traces = RecentTraces(10, 64 * MIB)
     for first in range(0, MAX_SPANS + 2000, 1000):
-        traces.add([request(("shop", [span(n, 7) for n in range(first + 1, first + 1001)]))], 1.0)
+        keep(traces, [request(("shop", [span(n, 7) for n in range(first + 1, first + 1001)]))], 1.0)
     trace = traces.get(f"{7:032x}")
     assert trace is not None
     assert (len(trace.spans), trace.hidden_spans) == (MAX_SPANS, 2000)
     assert len(ExportTraceServiceRequest.FromString(trace.request).resource_spans) == MAX_SPANS / 1000
     small = RecentTraces(10, 64 * 1024)
-    small.add([request(("shop", [span(n, 7) for n in range(1, 1001)]))], 1.0)
+    keep(small, [request(("shop", [span(n, 7) for n in range(1, 1001)]))], 1.0)
     assert len(small) == 1
     assert small.bytes <= 64 * 1024
 
@@ -114,25 +116,43 @@ def test_what_was_let_go_costs_nothing() -> None:
     assert traces.bytes > 0
     traces.clear()
     assert (len(traces), traces.bytes) == (0, 0)
-    traces.add([request(("shop", [span(3, 7)]))], 1.0)
+    keep(traces, [request(("shop", [span(3, 7)]))], 1.0)
     assert ids(traces, Search()) == [7]
 
 
 def test_memory_is_what_is_counted() -> None:
-    """Texts that are all different: the most that spans take, besides their OTLP."""
+    """Texts that are all different: the most that spans take, besides their OTLP, once all of them were looked at."""
     parts = [request(("shop", [span(5 * t + n, t, 5 * t + n - 1) for n in range(5)])) for t in range(1, 401)]
     gc.collect()
     tracemalloc.start()
     try:
         traces = RecentTraces(1000, 64 * MIB)
         for part in parts:
-            traces.add([part], 1.0)
+            keep(traces, [part], 1.0)
+        counted = traces.bytes
+        assert sum(len(trace.spans) + trace.error for trace in traces) == 2000
         gc.collect()
         taken, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert len(traces) == 400
     assert taken <= traces.bytes <= 2 * taken
+    assert traces.bytes == counted
+
+
+def test_spans_are_unpacked_once_and_only_when_they_are_looked_at() -> None:
+    """What nobody looks at costs no time: an empty search and the lag need none of them."""
+    traces = ring(request(("shop", [span(1, 7, end_ms=9)])))
+    trace = traces.get(f"{7:032x}")
+    assert trace is not None
+    assert traces.find(Search(), 10) == [trace]
+    assert trace.end_ns == 10**18 + 9 * MS
+    assert "spans" not in vars(trace)
+    traces.unpacking.taken()
+    spans = trace.spans
+    assert traces.unpacking.taken() > 0
+    assert trace.spans is spans
+    assert traces.unpacking.taken() == 0
 
 
 def test_texts_that_cannot_be_read_change_nothing() -> None:
@@ -140,7 +160,7 @@ def test_texts_that_cannot_be_read_change_nothing() -> None:
     traces = ring(request(("shop", [span(1, 7)])))
     broken = request(("shop", [span(2, 8)])).replace(b"GET /2", b"GET \xff2")
     with pytest.raises(DecodeError):
-        traces.add([broken], 1.0)
+        keep(traces, [broken], 1.0)
     assert ids(traces, Search()) == [7]
 
 
