@@ -2,13 +2,15 @@
 
 What a request costs beyond its spans, such as a scan, two dozen arrays and a commit, a few requests cost together but
 once. Nobody pays for it with more than a little time: a request waits WAIT_S at most, and one of few spans less in
-proportion, so that no connection is held below FULL_SPANS / WAIT_S spans a second, however few it sends at a time.
-Nobody waits for company that is not to be expected: while there is one sender, or all that sent of late are waiting,
-requests go at once. Where many small ones come, commits begin no more often than every PACE_S.
+proportion, so that no sender is held below FULL_SPANS / WAIT_S spans a second, however few it sends at a time. Nobody
+waits for company that is not to be expected: a group goes once as many requests are here as there were at once of late.
+That number finds its level: while some wait others come, and are counted; a sender that waits for each answer is one.
+Only now and then is it tried whether anybody would come who never did. Where many small requests come, commits begin no
+more often than every PACE_S.
 """
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import dataclass, field
@@ -27,7 +29,9 @@ PACE_S, MANY = 0.02, 8
 MAX_SPANS, MAX_BYTES = 4096, 3 << 19
 """Of those that go together: with so many nothing is won by waiting for more."""
 FORGET_S = 1.0
-"""Who has sent nothing for so long, or twice that, is not waited for."""
+"""What there was so long ago, or twice that, is not expected any more."""
+TRY_EVERY, TRY_SELDOM = 64, 1024
+"""Of groups that wait for nobody every so manieth waits, and more seldom where that was in vain."""
 MAX_HELD_REQUESTS, MAX_HELD_BYTES = 8192, 64 << 20
 """In all groups that are not done; more go by themselves, into the bounds that there are. A request stays in its group
 when its sender gives up."""
@@ -74,6 +78,12 @@ class _Group:
     errors: list[Exception | None] = field(default_factory=list)
     """Of each request. It has failed until its commit returned: one that was cancelled must not look like a success."""
 
+    @property
+    def full(self) -> bool:
+        """Whether one more such request would not fit in."""
+        number = len(self.requests)
+        return not self.fits(self.bytes // number, self.spans // number)
+
     def fits(self, size: int, spans: int) -> bool:
         return self.spans + spans <= MAX_SPANS and self.bytes + size <= MAX_BYTES
 
@@ -97,9 +107,12 @@ class Gathering:
         """Senders whose request is in a group that is not done."""
         self._held_requests = self._held_bytes = 0
         self._began_s = self._wakes_s = float("-inf")
-        self._recent: set[Hashable] = set()
-        self._before: set[Hashable] = set()
+        self._peak = self._peak_before = 0
+        """How many requests waited at once at most, of late and before."""
         self._counted_s = 0.0
+        self._alone, self._try_after = 0, TRY_EVERY
+        """Groups since one waited without need, and after how many the next does."""
+        self._tries = False
         self._apart: dict[str, float] = {}
 
     @asynccontextmanager
@@ -114,10 +127,10 @@ class Gathering:
                 self._open = False
                 tasks.cancel_scope.cancel()
 
-    async def take(self, data: bytes, peer: str, sender: Hashable) -> int:
+    async def take(self, data: bytes, peer: str) -> int:
         """Return how many spans it had once the request is committed; 0 where it is to be decoded by itself.
 
-        sender: something of its connection. Raises what the commit raises.
+        Raises what the commit raises.
         """
         if not self._open or len(data) > MAX_BYTES_ALONE or (self._apart and self._is_apart(peer)):
             return 0
@@ -126,8 +139,8 @@ class Gathering:
         spans = self._joint.count(data)
         if not 0 < spans <= MAX_SPANS:
             return 0
-        self._saw(sender)
         self._waiting += 1
+        self._note()
         group = self._add(data, peer, spans)
         position = len(group.requests) - 1
         try:
@@ -178,12 +191,13 @@ class Gathering:
             self._news.set()
         return group
 
-    def _saw(self, sender: Hashable) -> None:
+    def _note(self) -> None:
+        """Note how many wait at once."""
         now_s = anyio.current_time()
         if now_s - self._counted_s >= FORGET_S:
-            self._before = self._recent if now_s - self._counted_s < 2 * FORGET_S else set()
-            self._recent, self._counted_s = set(), now_s
-        self._recent.add(sender)
+            self._peak_before = self._peak if now_s - self._counted_s < 2 * FORGET_S else 0
+            self._peak, self._counted_s = 0, now_s
+        self._peak = max(self._peak, self._waiting)
 
     async def _go(self) -> None:
         try:
@@ -194,6 +208,7 @@ class Gathering:
                     continue
                 group = self._groups.popleft()
                 self._began_s = anyio.current_time()
+                self._learn(len(group.requests))
                 await self._take(group)
         finally:  # nobody waits for ever
             self._open = False
@@ -213,13 +228,21 @@ class Gathering:
         if not self._groups:
             return float("inf")
         group = self._groups[0]
-        if len(self._groups) > 1 or group.spans + FULL_SPANS > MAX_SPANS:
+        if len(self._groups) > 1 or group.full:
             return 0.0
         now_s = anyio.current_time()
         pace_s = self._began_s + PACE_S - now_s if len(group.requests) >= MANY else 0.0
-        if self._waiting >= max(len(self._recent), len(self._before)):
+        tries = self._tries and len(group.requests) == 1
+        if self._waiting >= max(self._peak, self._peak_before) and not tries:
             return pace_s
         return max(pace_s, group.due_s - now_s)
+
+    def _learn(self, requests: int) -> None:
+        """A group goes with so many requests: whether the next one waits though nobody is expected."""
+        if self._tries:
+            self._try_after = TRY_EVERY if requests > 1 else min(2 * self._try_after, TRY_SELDOM)
+        self._alone = 0 if requests > 1 or self._tries else self._alone + 1
+        self._tries = self._alone >= self._try_after
 
     async def _take(self, group: _Group) -> None:
         """Never raises: what happens is told to those who wait."""

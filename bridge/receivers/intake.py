@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -135,15 +135,15 @@ class Intake:
             yield
 
     async def take(
-        self, data: bytes, decode: Decoder, *, peer: str, sender: Hashable = None, trace: Trace = UNTRACED
+        self, data: bytes, decode: Decoder, *, peer: str, joint: bool = False, trace: Trace = UNTRACED
     ) -> Rejection:
         """Decode a request and return once its spans are committed; a request without spans needs no commit.
 
-        sender: something of its connection, where the request may be decoded together with others.
+        joint: whether it may be decoded together with others.
 
         Raises what the decoder and the consumer raise. If cancelled, the spans are committed all or not at all.
         """
-        if sender is not None and await self._took_joint(data, peer, sender, trace):
+        if joint and await self._took_joint(data, peer, trace):
             return NOTHING_REJECTED
         try:
             decoded = await self.run(partial(decode, data, peer=peer), len(data))
@@ -165,9 +165,9 @@ class Intake:
             self.count_accepted(len(decoded.batch), decoded.faulty)
         return Rejection(decoded.rejected, decoded.rejection) if decoded.rejected else NOTHING_REJECTED
 
-    async def _took_joint(self, data: bytes, peer: str, sender: Hashable, trace: Trace) -> bool:
+    async def _took_joint(self, data: bytes, peer: str, trace: Trace) -> bool:
         try:
-            spans = await self.take_joint(data, peer, sender)
+            spans = await self.take_joint(data, peer)
         except Exception as exc:
             self.count_refused_spans(self._spans_of(data), refusal_of(exc).reason)
             raise
@@ -176,12 +176,12 @@ class Intake:
             trace.note(spans=spans)
         return spans > 0
 
-    async def take_joint(self, data: bytes, peer: str, sender: Hashable) -> int:
+    async def take_joint(self, data: bytes, peer: str) -> int:
         """Spans of a request that was committed together with others; 0 where it has to be decoded by itself.
 
         Raises what the consumer raises; then nothing is counted.
         """
-        return await self._gathering.take(data, peer, sender) if self._gathering else 0
+        return await self._gathering.take(data, peer) if self._gathering else 0
 
     def _spans_of(self, data: bytes) -> int:
         return self._gathering.count(data) if self._gathering else 0

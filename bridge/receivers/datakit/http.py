@@ -222,7 +222,7 @@ class DatakitReceiver:
             await claim(len(data))
         trace.mark("receive")
         content_type, peer = request.headers.get("Content-Type", ""), peer_host(request.remote or "")
-        if is_protobuf(content_type) and await self._took_joint(data, peer, id(request.protocol), trace):
+        if is_protobuf(content_type) and await self._took_joint(data, peer, trace):
             return body
         precision = request.query.get("precision", "")
         decode = partial(self._decode, data, content_type, peer=peer, precision=precision, received_ns=received_ns)
@@ -242,10 +242,10 @@ class DatakitReceiver:
             trace.note(spans=len(points.batch))
         return body
 
-    async def _took_joint(self, data: bytes, peer: str, sender: int, trace: Trace) -> bool:
+    async def _took_joint(self, data: bytes, peer: str, trace: Trace) -> bool:
         """Whether its points are committed, with those of others; if not, the body is tried by itself, and held."""
         try:
-            spans = await self._intake.take_joint(data, peer, sender)
+            spans = await self._intake.take_joint(data, peer)
         except RetryableError:
             return False
         if spans:

@@ -209,8 +209,8 @@ class GrpcReceiver:
         with self._intake.traced() as trace:
             data = await self._read(context, lease)
             trace.mark("receive")
-            sender = context.peer()
-            found = await self._intake.take(data, self._decode, peer=peer_host(sender), sender=sender, trace=trace)
+            peer = peer_host(context.peer())
+            found = await self._intake.take(data, self._decode, peer=peer, joint=True, trace=trace)
         return success_protobuf(found.rejected, found.rejection)
 
     async def _pass_on(self, forwarder: SignalForwarder, signal: Signal, context: Context, lease: Lease) -> bytes:

@@ -152,8 +152,8 @@ class HttpReceiver:
             data = await self._body(request, lease)
             trace.mark("receive")
             peer = peer_host(request.remote or "")
-            sender = id(request.protocol) if format_.content_type == PROTOBUF else None
-            found = await self._intake.take(data, format_.decode, peer=peer, sender=sender, trace=trace)
+            joint = format_.content_type == PROTOBUF
+            found = await self._intake.take(data, format_.decode, peer=peer, joint=joint, trace=trace)
         return format_.success(found.rejected, found.rejection)
 
     async def _body(self, request: web.Request, lease: Lease) -> bytes:

@@ -63,9 +63,18 @@ async def all_wait() -> None:
         await anyio.lowlevel.checkpoint()
 
 
+async def come_at_once(found: Gathering, commits: Commits, number: int) -> None:
+    """Have so many requests come at once that do not wait for each other: each is as large as a group may be."""
+    before = len(commits.spans)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(number):
+            tasks.start_soon(found.take, spans(gathering.MAX_SPANS), "peer")
+    assert commits.spans[before:] == [gathering.MAX_SPANS] * number
+
+
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request waits for ever for a sender that may still come."""
+    """A request waits for ever for others, and what was there is expected for ever."""
     monkeypatch.setattr(gathering, "WAIT_S", FOR_EVER)
     monkeypatch.setattr(gathering, "FORGET_S", FOR_EVER)
 
@@ -76,7 +85,7 @@ async def test_a_sender_alone_waits_for_nobody() -> None:
     commits = Commits()
     async with running(commits) as found:
         for _ in range(5):
-            assert await found.take(spans(512), "peer", "a") == 512
+            assert await found.take(spans(512), "peer") == 512
     assert commits.spans == [512] * 5
 
 
@@ -85,8 +94,8 @@ async def test_what_comes_during_a_commit_goes_together() -> None:
     commits = Commits()
     commits.gate = anyio.Event()
     async with running(commits) as found, anyio.create_task_group() as tasks:
-        for sender in range(10):
-            tasks.start_soon(found.take, spans(1 + sender), "peer", sender)
+        for number in range(10):
+            tasks.start_soon(found.take, spans(1 + number), "peer")
             await all_wait()
         assert commits.begun == 1
         commits.gate.set()
@@ -94,24 +103,64 @@ async def test_what_comes_during_a_commit_goes_together() -> None:
 
 
 @pytest.mark.usefixtures("patient")
-async def test_a_request_waits_for_those_that_sent_of_late() -> None:
-    """And goes once all of them are here; those that are known by name do not count twice."""
+async def test_a_request_waits_for_as_many_as_there_were_at_once() -> None:
+    """And all go when they are here."""
     commits = Commits()
     async with running(commits) as found, anyio.create_task_group() as tasks:
-        for sender in "abc":
-            assert await _alone(found, commits, sender)
-        for sender in "aab":
-            tasks.start_soon(found.take, spans(512), "peer", sender)
+        await come_at_once(found, commits, 3)
+        for _ in range(2):
+            tasks.start_soon(found.take, spans(512), "peer")
         await all_wait()
-        assert len(commits.spans) == 4
-        assert commits.spans[-1] == 3 * 512
+        assert commits.begun == 3
+        tasks.start_soon(found.take, spans(512), "peer")
+        await all_wait()
+        assert commits.spans[3:] == [3 * 512]
 
 
-async def _alone(found: Gathering, commits: Commits, sender: str) -> bool:
-    """Have a sender known whose request does not wait: it is so large that nothing is to be won by it."""
-    before = len(commits.spans)
-    assert await found.take(spans(gathering.MAX_SPANS - 1), "peer", sender)
-    return commits.spans[before:] == [gathering.MAX_SPANS - 1]
+async def test_what_there_was_long_ago_is_not_expected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sender that is alone by now goes at once."""
+    monkeypatch.setattr(gathering, "FORGET_S", 0.0)
+    monkeypatch.setattr(gathering, "WAIT_S", FOR_EVER)
+    commits = Commits()
+    async with running(commits) as found:
+        await come_at_once(found, commits, 3)
+        assert await found.take(spans(512), "peer") == 512
+
+
+@pytest.mark.usefixtures("patient")
+async def test_now_and_then_it_is_tried_whether_anybody_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes then is expected from then on."""
+    monkeypatch.setattr(gathering, "TRY_EVERY", 3)
+    commits = Commits()
+    async with running(commits) as found, anyio.create_task_group() as tasks:
+        for _ in range(3):
+            assert await found.take(spans(512), "peer") == 512
+        for _ in range(2):
+            tasks.start_soon(found.take, spans(512), "peer")
+            await all_wait()
+            assert commits.begun == 3
+            tasks.start_soon(found.take, spans(512), "peer")
+            await all_wait()
+            assert commits.spans.pop() == 2 * 512
+            commits.begun = 3
+
+
+async def test_it_is_tried_more_seldom_where_it_is_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice as seldom each time."""
+    monkeypatch.setattr(gathering, "TRY_EVERY", 2)
+    monkeypatch.setattr(gathering, "FORGET_S", FOR_EVER)
+    monkeypatch.setattr(gathering, "WAIT_S", 0.01)
+    commits = Commits()
+    async with running(commits) as found, anyio.create_task_group() as tasks:
+        for _ in range(3):
+            assert await found.take(spans(512), "peer") == 512
+        monkeypatch.setattr(gathering, "WAIT_S", FOR_EVER)
+        for _ in range(4):
+            assert await found.take(spans(512), "peer") == 512
+        tasks.start_soon(found.take, spans(512), "peer")
+        await all_wait()
+        assert commits.begun == 7
+        tasks.start_soon(found.take, spans(512), "peer")
 
 
 async def test_a_request_waits_no_longer_than_its_spans_are_worth(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,23 +168,22 @@ async def test_a_request_waits_no_longer_than_its_spans_are_worth(monkeypatch: p
     monkeypatch.setattr(gathering, "WAIT_S", 30.0)
     commits = Commits()
     async with running(commits) as found:
-        assert await _alone(found, commits, "a")
-        assert await _alone(found, commits, "b")
-        assert await found.take(spans(1), "peer", "a") == 1
-        assert await found.take(spans(4), "peer", "a") == 4
+        await come_at_once(found, commits, 2)
+        assert await found.take(spans(1), "peer") == 1
+        assert await found.take(spans(4), "peer") == 4
     assert commits.spans[-2:] == [1, 4]
 
 
 async def test_those_that_wait_go_with_one_that_may_not_wait_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small request takes the others along."""
     monkeypatch.setattr(gathering, "WAIT_S", 60.0)
+    monkeypatch.setattr(gathering, "FORGET_S", FOR_EVER)
     commits = Commits()
     async with running(commits) as found, anyio.create_task_group() as tasks:
-        for sender in "abc":
-            assert await _alone(found, commits, sender)
-        tasks.start_soon(found.take, spans(512), "peer", "a")
+        await come_at_once(found, commits, 3)
+        tasks.start_soon(found.take, spans(512), "peer")
         await all_wait()
-        assert await found.take(spans(1), "peer", "b") == 1
+        assert await found.take(spans(1), "peer") == 1
     assert commits.spans[-1] == 513
 
 
@@ -144,13 +192,14 @@ async def test_no_group_is_larger_than_it_may_be() -> None:
     commits = Commits()
     commits.gate = anyio.Event()
     async with running(commits) as found, anyio.create_task_group() as tasks:
-        tasks.start_soon(found.take, spans(1), "peer", "first")
+        tasks.start_soon(found.take, spans(1), "peer")
         await all_wait()
-        for sender in range(10):
-            tasks.start_soon(found.take, spans(1000), "peer", sender)
+        for _ in range(10):
+            tasks.start_soon(found.take, spans(1000), "peer")
         await all_wait()
         commits.gate.set()
     assert commits.spans == [1, 4000, 4000, 2000]
+    assert commits.begun == 4
 
 
 @pytest.mark.parametrize(
@@ -162,7 +211,7 @@ async def test_some_requests_go_by_themselves(data: bytes) -> None:
     """They are told apart before anybody waits."""
     commits = Commits()
     async with running(commits) as found:
-        assert await found.take(data, "peer", "a") == 0
+        assert await found.take(data, "peer") == 0
     assert not commits.begun
 
 
@@ -175,7 +224,7 @@ async def test_where_one_is_not_taken_all_go_by_themselves() -> None:
     took: list[tuple[str, int]] = []
 
     async def take(found: Gathering, data: bytes, sender: str) -> None:
-        took.append((sender, await found.take(data, "peer", sender)))
+        took.append((sender, await found.take(data, "peer")))
 
     async with running(commits) as found, anyio.create_task_group() as tasks:
         tasks.start_soon(take, found, spans(1), "first")
@@ -195,13 +244,13 @@ async def test_a_sender_set_apart_goes_by_itself_for_a_while(monkeypatch: pytest
     async with running(commits) as found:
         for peer in ("bad", "worse", "too many"):
             found.set_apart(peer)
-        assert await found.take(spans(1), "bad", "a") == 0
-        assert await found.take(spans(1), "too many", "b") == 1
+        assert await found.take(spans(1), "bad") == 0
+        assert await found.take(spans(1), "too many") == 1
         monkeypatch.setattr(gathering, "APART_S", -1.0)
         found.set_apart("other")
         found._apart["bad"] = anyio.current_time()
-        assert await found.take(spans(1), "bad", "a") == 1
-        assert await found.take(spans(1), "worse", "a") == 0
+        assert await found.take(spans(1), "bad") == 1
+        assert await found.take(spans(1), "worse") == 0
 
 
 async def test_each_gets_an_error_of_its_own() -> None:
@@ -212,7 +261,7 @@ async def test_each_gets_an_error_of_its_own() -> None:
 
     async def take(found: Gathering) -> None:
         try:
-            await found.take(spans(1), "peer", "a")
+            await found.take(spans(1), "peer")
         except StoreUnavailable as exc:
             raised.append(exc)
 
@@ -237,7 +286,7 @@ async def test_where_there_is_no_room_for_all_there_is_for_some() -> None:
 
     async def take(found: Gathering, number: int) -> None:
         try:
-            told[number] = await found.take(spans(number), "peer", number)
+            told[number] = await found.take(spans(number), "peer")
         except Throttled as exc:
             told[number] = exc.retry_after_s
 
@@ -256,13 +305,13 @@ async def test_what_is_held_is_bounded_though_senders_give_up(monkeypatch: pytes
     commits = Commits()
     commits.gate = anyio.Event()
     async with running(commits) as found, anyio.create_task_group() as tasks:
-        for sender in range(5):
+        for _ in range(5):
             with anyio.move_on_after(0.01):
-                await found.take(spans(1), "peer", sender)
-        assert await found.take(spans(1), "peer", "more") == 0
+                await found.take(spans(1), "peer")
+        assert await found.take(spans(1), "peer") == 0
         commits.gate.set()
         await all_wait()
-        tasks.start_soon(found.take, spans(1), "peer", "again")
+        tasks.start_soon(found.take, spans(1), "peer")
     assert commits.spans == [1, 4, 1]
 
 
@@ -274,7 +323,7 @@ async def test_nobody_waits_for_ever_when_it_ends() -> None:
 
     async def take(found: Gathering) -> None:
         try:
-            ended.append(await found.take(spans(1), "peer", "a"))
+            ended.append(await found.take(spans(1), "peer"))
         except Exception as exc:  # noqa: BLE001 -- looked at below
             ended.append(type(exc).__name__)
 
@@ -284,7 +333,7 @@ async def test_nobody_waits_for_ever_when_it_ends() -> None:
         tasks.start_soon(take, found)
         await all_wait()
     assert sorted(ended, key=str) == [0, "StoreUnavailable"]
-    assert await found.take(spans(1), "peer", "a") == 0
+    assert await found.take(spans(1), "peer") == 0
 
 
 async def test_an_error_of_ours_is_told_to_those_who_wait(caplog: pytest.LogCaptureFixture) -> None:
@@ -297,6 +346,6 @@ async def test_an_error_of_ours_is_told_to_those_who_wait(caplog: pytest.LogCapt
 
     commits = Commits()
     async with running(commits, Joint(count_spans, broken)) as found:
-        assert await found.take(spans(2), "peer", "a") == 0
-        assert await found.take(spans(1), "peer", "a") == 1
+        assert await found.take(spans(2), "peer") == 0
+        assert await found.take(spans(1), "peer") == 1
     assert commits.spans == [1]
