@@ -15,12 +15,15 @@ from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
 from typing import Protocol, Self
 
 import anyio
+from anyio.abc import TaskGroup
 
-from bridge.errors import StoreUnavailable, Throttled
+from bridge.errors import StoreUnavailable
 from bridge.spans import SpanBatch
+from bridge.telemetry.own_traces import UNTRACED, Trace
 
 WAIT_S, FULL_SPANS = 0.1, 512
 """How long a request of so many spans waits for others at most; one of fewer waits in proportion less."""
@@ -32,9 +35,11 @@ FORGET_S = 1.0
 """What there was so long ago, or twice that, is not expected any more."""
 TRY_EVERY, TRY_SELDOM = 64, 1024
 """Of groups that wait for nobody every so manieth waits, and more seldom where that was in vain."""
-MAX_HELD_REQUESTS, MAX_HELD_BYTES = 8192, 64 << 20
-"""In all groups that are not done; more go by themselves, into the bounds that there are. A request stays in its group
-when its sender gives up."""
+MAX_UNDER_WAY = 16
+"""Groups that are decoded and committed at once where they are full: the store joins those that wait for a commit."""
+MAX_HELD_REQUESTS, MAX_HELD_BYTES = 8192, 32 << 20
+"""In all groups that are not done; more go by themselves, into the bounds that there are. A request leaves its group
+when its sender gives up, unless that has begun."""
 MAX_BYTES_ALONE = 512 << 10
 """A larger request is a batch by itself."""
 APART_S, MAX_APART = 60.0, 1000
@@ -63,29 +68,61 @@ class Joint:
     """All of these requests with the addresses they came from, None where not all of each is taken."""
 
 
+_Request = tuple[bytes, str, int]
+"""Its bytes, the address it came from, and how many spans it has."""
+
+
 @dataclass(slots=True, eq=False)
 class _Group:
     """Requests that go together."""
 
     due_s: float
-    requests: list[tuple[bytes, str]] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
-    """Spans of each."""
+    requests: dict[int, _Request] = field(default_factory=dict)
+    """By position."""
+    added: int = 0
     spans: int = 0
-    bytes: int = 0
+    size: int = 0
+    """Bytes of all."""
+    begun: bool = False
+    traces: list[Trace] = field(default_factory=list)
+    """Of those requests whose way is recorded."""
+    left: set[str] = field(default_factory=set)
+    """Addresses of those that gave up after it had begun."""
     done: anyio.Event = field(default_factory=anyio.Event)
     taken: bool = False
-    errors: list[Exception | None] = field(default_factory=list)
+    errors: dict[int, Exception | None] = field(default_factory=dict)
     """Of each request. It has failed until its commit returned: one that was cancelled must not look like a success."""
+
+    def add(self, data: bytes, peer: str, spans: int) -> int:
+        """One more request; its position."""
+        self.requests[self.added] = (data, peer, spans)
+        self.added += 1
+        self.spans += spans
+        self.size += len(data)
+        return self.added - 1
+
+    def remove(self, position: int) -> None:
+        data, _, spans = self.requests.pop(position)
+        self.spans -= spans
+        self.size -= len(data)
+
+    def mark(self, stage: str) -> None:
+        """Say that all were at this stage since the last mark."""
+        for trace in self.traces:
+            trace.mark(stage)
+
+    def fail(self, error: Exception) -> None:
+        """Have all fail with this error."""
+        self.errors = dict.fromkeys(self.requests, error)
 
     @property
     def full(self) -> bool:
         """Whether one more such request would not fit in."""
         number = len(self.requests)
-        return not self.fits(self.bytes // number, self.spans // number)
+        return not self.fits(self.size // number, self.spans // number)
 
     def fits(self, size: int, spans: int) -> bool:
-        return self.spans + spans <= MAX_SPANS and self.bytes + size <= MAX_BYTES
+        return self.spans + spans <= MAX_SPANS and self.size + size <= MAX_BYTES
 
 
 class Gathering:
@@ -105,7 +142,7 @@ class Gathering:
         self._news = anyio.Event()
         self._waiting = 0
         """Senders whose request is in a group that is not done."""
-        self._held_requests = self._held_bytes = 0
+        self._held_requests = self._held_bytes = self._under_way = 0
         self._began_s = self._wakes_s = float("-inf")
         self._peak = self._peak_before = 0
         """How many requests waited at once at most, of late and before."""
@@ -120,15 +157,17 @@ class Gathering:
         """Take requests while the context is open. Leave it when nobody waits for one any more."""
         async with anyio.create_task_group() as tasks:
             self._open = True
-            tasks.start_soon(self._go)
+            tasks.start_soon(self._go, tasks)
             try:
                 yield
             finally:
                 self._open = False
                 tasks.cancel_scope.cancel()
 
-    async def take(self, data: bytes, peer: str) -> int:
+    async def take(self, data: bytes, peer: str, trace: Trace = UNTRACED) -> int:
         """Return how many spans it had once the request is committed; 0 where it is to be decoded by itself.
+
+        trace: of the request, told how long it waited for others and was decoded.
 
         Raises what the commit raises.
         """
@@ -141,12 +180,15 @@ class Gathering:
             return 0
         self._waiting += 1
         self._note()
-        group = self._add(data, peer, spans)
-        position = len(group.requests) - 1
+        group, position = self._add(data, peer, spans)
+        if trace is not UNTRACED:
+            group.traces.append(trace)
         try:
             await group.done.wait()
         finally:
             self._waiting -= 1
+            if not group.done.is_set():
+                self._leave(group, position, peer)
         if not group.taken:
             return 0
         error = group.errors[position]
@@ -174,22 +216,30 @@ class Gathering:
             return False
         return until_s is not None
 
-    def _add(self, data: bytes, peer: str, spans: int) -> _Group:
+    def _add(self, data: bytes, peer: str, spans: int) -> tuple[_Group, int]:
         due_s = anyio.current_time() + WAIT_S * min(1.0, spans / FULL_SPANS)
         group = self._groups[-1] if self._groups else None
         if group is None or not group.fits(len(data), spans):
             group = _Group(due_s)
             self._groups.append(group)
         group.due_s = min(group.due_s, due_s)
-        group.requests.append((data, peer))
-        group.counts.append(spans)
-        group.spans += spans
-        group.bytes += len(data)
+        position = group.add(data, peer, spans)
         self._held_requests += 1
         self._held_bytes += len(data)
         if due_s < self._wakes_s or self._wait_s() <= 0:
             self._news.set()
-        return group
+        return group, position
+
+    def _leave(self, group: _Group, position: int, peer: str) -> None:
+        """Whoever sent this request does not wait any more."""
+        if group.begun:
+            group.left.add(peer)
+            return
+        self._held_requests -= 1
+        self._held_bytes -= len(group.requests[position][0])
+        group.remove(position)
+        if not group.requests and group in self._groups:
+            self._groups.remove(group)
 
     def _note(self) -> None:
         """Note how many wait at once."""
@@ -199,7 +249,7 @@ class Gathering:
             self._peak, self._counted_s = 0, now_s
         self._peak = max(self._peak, self._waiting)
 
-    async def _go(self) -> None:
+    async def _go(self, tasks: TaskGroup) -> None:
         try:
             while True:
                 wait_s = self._wait_s()
@@ -207,13 +257,15 @@ class Gathering:
                     await self._wait(wait_s)
                     continue
                 group = self._groups.popleft()
+                group.begun = True
                 self._began_s = anyio.current_time()
                 self._learn(len(group.requests))
-                await self._take(group)
+                self._under_way += 1
+                tasks.start_soon(self._take, group)
         finally:  # nobody waits for ever
             self._open = False
-            for group in self._groups:
-                group.done.set()
+            while self._groups:
+                self._groups.popleft().done.set()
 
     async def _wait(self, wait_s: float) -> None:
         """Wait so long, unless there is news."""
@@ -224,12 +276,14 @@ class Gathering:
         self._wakes_s = float("-inf")
 
     def _wait_s(self) -> float:
-        """How long the first group is to wait yet."""
-        if not self._groups:
+        """How long the first group is to wait yet, unless there is news."""
+        if not self._groups or self._under_way >= MAX_UNDER_WAY:
             return float("inf")
         group = self._groups[0]
         if len(self._groups) > 1 or group.full:
             return 0.0
+        if self._under_way:  # what comes meanwhile may still join
+            return float("inf")
         now_s = anyio.current_time()
         pace_s = self._began_s + PACE_S - now_s if len(group.requests) >= MANY else 0.0
         tries = self._tries and len(group.requests) == 1
@@ -246,36 +300,45 @@ class Gathering:
 
     async def _take(self, group: _Group) -> None:
         """Never raises: what happens is told to those who wait."""
-        group.errors = [StoreUnavailable("the write was abandoned") for _ in group.requests]
+        group.fail(StoreUnavailable("the write was abandoned"))
+        requests = [(data, peer) for data, peer, _ in group.requests.values()]
+        group.mark("wait")
         try:
-            decoded = await self._run(partial(self._joint.decode, group.requests), group.bytes)
+            decoded = await self._run(partial(self._joint.decode, requests), group.size)
+            group.mark("decode")
             if decoded is not None:
                 group.taken = True
                 await self._commit_all(group, decoded)
         except Exception as exc:  # noqa: BLE001 -- before anything was taken each request is tried by itself
-            group.errors = [exc for _ in group.requests]
+            group.fail(exc)
         finally:
             self._held_requests -= len(group.requests)
-            self._held_bytes -= group.bytes
+            self._held_bytes -= group.size
+            self._under_way -= 1
             group.done.set()
+            self._news.set()
+            if not group.taken:  # of those that are gone nobody will find out whether it was their fault
+                for peer in group.left:
+                    self.set_apart(peer)
 
     async def _commit_all(self, group: _Group, decoded: DecodedTogether) -> None:
         try:
             await self._commit(decoded)
-            group.errors = [None for _ in group.requests]
-        except Throttled as exc:
+            group.errors = dict.fromkeys(group.requests)
+        except StoreUnavailable:
+            raise
+        except Exception:
             if len(group.requests) == 1:
                 raise
-            group.errors = [exc for _ in group.requests]
             # where there is no room for all there may be for some: who comes with others is no worse off than alone
+            ends = list(accumulate(spans for _, _, spans in group.requests.values()))
             async with anyio.create_task_group() as tasks:
-                for position in range(len(group.requests)):
-                    tasks.start_soon(self._commit_one, group, decoded, position)
+                for position, first, end in zip(group.requests, (0, *ends), ends, strict=False):
+                    tasks.start_soon(self._commit_one, group, position, partial(decoded.part, first, end))
 
-    async def _commit_one(self, group: _Group, decoded: DecodedTogether, position: int) -> None:
-        first = sum(group.counts[:position])
+    async def _commit_one(self, group: _Group, position: int, part: Callable[[], DecodedTogether]) -> None:
         try:
-            await self._commit(decoded.part(first, first + group.counts[position]))
+            await self._commit(part())
             group.errors[position] = None
         except Exception as exc:  # noqa: BLE001 -- told to the one who waits for it
             group.errors[position] = exc

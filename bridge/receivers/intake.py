@@ -104,7 +104,9 @@ class Intake:
         self._consumer = consumer
         self._instruments = instruments
         self._threads = anyio.CapacityLimiter(_DECODING_THREADS)
-        self._gathering = Gathering(joint, self.run, self._commit_joint) if joint else None
+        self._gathering = Gathering(joint, self._run_joint, self._commit_joint) if joint else None
+        # of its own: small requests do not wait behind large ones
+        self._joint_thread = anyio.CapacityLimiter(1)
         self._logged: dict[str, float] = {}
         # a counter that appears with its first event hides that event from whoever watches for an increase
         instruments.accepted_spans.add(0, self._attributes)
@@ -116,6 +118,11 @@ class Intake:
         if size <= INLINE_BYTES:
             return function()
         return await run_sync(function, limiter=self._threads)
+
+    async def _run_joint(self, function: Callable[[], T], size: int) -> T:
+        if size <= INLINE_BYTES:
+            return function()
+        return await run_sync(function, limiter=self._joint_thread)
 
     def count_bytes(self, size: int) -> None:
         """Count a body as it came in."""
@@ -167,23 +174,25 @@ class Intake:
 
     async def _took_joint(self, data: bytes, peer: str, trace: Trace) -> bool:
         try:
-            spans = await self.take_joint(data, peer)
+            spans = await self.take_joint(data, peer, trace)
         except Exception as exc:
-            self.count_refused_spans(self._spans_of(data), refusal_of(exc).reason)
+            self.count_refused_spans(self.spans_of(data), refusal_of(exc).reason)
             raise
-        if spans:
-            trace.mark("commit")
-            trace.note(spans=spans)
         return spans > 0
 
-    async def take_joint(self, data: bytes, peer: str) -> int:
+    async def take_joint(self, data: bytes, peer: str, trace: Trace) -> int:
         """Spans of a request that was committed together with others; 0 where it has to be decoded by itself.
 
         Raises what the consumer raises; then nothing is counted.
         """
-        return await self._gathering.take(data, peer) if self._gathering else 0
+        spans = await self._gathering.take(data, peer, trace) if self._gathering else 0
+        if spans:
+            trace.mark("commit")
+            trace.note(spans=spans)
+        return spans
 
-    def _spans_of(self, data: bytes) -> int:
+    def spans_of(self, data: bytes) -> int:
+        """Spans of a request that was to be committed together with others."""
         return self._gathering.count(data) if self._gathering else 0
 
     def set_apart(self, peer: str) -> None:

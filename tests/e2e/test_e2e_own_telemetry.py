@@ -63,7 +63,7 @@ def assert_traces(sink: TelemetrySink, spans: int) -> None:
         assert all(child.end_time_unix_nano <= root.end_time_unix_nano for child in children)
         stages.setdefault(root.name, set()).add(tuple(child.name for child in children))
     assert stages == {
-        "request": {("receive", "decode", "commit")},
+        "request": {("receive", "wait", "decode", "commit")},
         "tick": {("link", "commit")},
         "delivery": {("encode", "wait", "deliver")},
     }

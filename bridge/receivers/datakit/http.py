@@ -17,7 +17,7 @@ from bridge import __version__
 from bridge.codec.points.decode import InvalidPoints, decode_points, is_protobuf
 from bridge.component import SpanConsumer
 from bridge.connections import ListenerLimits
-from bridge.errors import RetryableError
+from bridge.errors import PermanentError, RetryableError
 from bridge.receivers.addresses import peer_host
 from bridge.receivers.admission import UNBOUNDED, Lease, Memory
 from bridge.receivers.compression import ENCODINGS, decompress
@@ -222,15 +222,16 @@ class DatakitReceiver:
             await claim(len(data))
         trace.mark("receive")
         content_type, peer = request.headers.get("Content-Type", ""), peer_host(request.remote or "")
-        if is_protobuf(content_type) and await self._took_joint(data, peer, trace):
+        if is_protobuf(content_type) and await self._took_joint(data, peer, deadline, trace):
             return body
         precision = request.query.get("precision", "")
         decode = partial(self._decode, data, content_type, peer=peer, precision=precision, received_ns=received_ns)
         try:
             points = await self._intake.run(decode, len(data))
-        except InvalidPoints as exc:
+        except PermanentError as exc:
             self._intake.set_apart(peer)
-            self._count_rejected(exc.rejected, str(exc), peer)
+            if isinstance(exc, InvalidPoints):
+                self._count_rejected(exc.rejected, str(exc), peer)
             raise
         if points.rejected:
             self._intake.set_apart(peer)
@@ -242,32 +243,35 @@ class DatakitReceiver:
             trace.note(spans=len(points.batch))
         return body
 
-    async def _took_joint(self, data: bytes, peer: str, trace: Trace) -> bool:
+    async def _took_joint(self, data: bytes, peer: str, deadline: float, trace: Trace) -> bool:
         """Whether its points are committed, with those of others; if not, the body is tried by itself, and held."""
         try:
-            spans = await self._intake.take_joint(data, peer)
+            return await self._intake.take_joint(data, peer, trace) > 0
         except RetryableError:
             return False
-        if spans:
-            trace.mark("commit")
-            trace.note(spans=spans)
-        return spans > 0
+        except anyio.get_cancelled_exc_class():
+            self._count_lost(_why_cancelled(deadline), self._intake.spans_of(data))
+            raise
 
     async def _commit(self, points: DecodedPoints, deadline: float) -> None:
-        reason = cancelled = "cancelled"
+        reason = ""
         try:
             await self._holding.until_taken(partial(self._intake.commit, points.batch), deadline)
-            reason = ""
+        except anyio.get_cancelled_exc_class():  # also where the bridge stops before they could be taken
+            reason = _why_cancelled(deadline)
+            raise
         except Exception as exc:
             reason = refusal_of(exc).reason
             raise
-        finally:  # also where the bridge stops before they could be taken
-            if reason == cancelled:
-                reason = "held_too_long" if anyio.current_time() > deadline else "stopping"
+        finally:
             if reason:
-                self._intake.count_refused_spans(len(points.batch), reason)
-                self._losses.add_points(reason, len(points.batch))
+                self._count_lost(reason, len(points.batch))
         self._intake.count_accepted(len(points.batch), points.faulty)
+
+    def _count_lost(self, reason: str, points: int) -> None:
+        """Count points whose agent drops them."""
+        self._intake.count_refused_spans(points, reason)
+        self._losses.add_points(reason, points)
 
     def _count_rejected(self, rejected: Mapping[str, int], error: str, peer: str) -> None:
         """Count bad points by reason; what is wrong with them is logged now and then, since the agent does not look."""
@@ -316,6 +320,10 @@ _CODES: Mapping[str, str] = {
     "internal": "datakit.internalError",
 }
 """Codes for what is wrong with a request, by reason; points that cannot be read bring their own."""
+
+
+def _why_cancelled(deadline: float) -> str:
+    return "held_too_long" if anyio.current_time() > deadline else "stopping"
 
 
 def _other_tokens(request: web.Request) -> Iterator[str]:

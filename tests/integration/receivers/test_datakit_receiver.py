@@ -300,6 +300,16 @@ async def test_what_is_held_too_long_is_refused_and_counted_as_lost(start, consu
     assert consumer.batches == []
 
 
+async def test_what_waits_with_others_for_too_long_is_counted_too(start: Any, meter: Any, consumer: Any) -> None:
+    """The store does not answer: the body is with others by then, and its agent drops it."""
+    consumer.gate = anyio.Event()
+    _, client = await start(hold_s=0.1, body_timeout_s=0.1)
+    status, answer = await client.post(body_of(GOOD, GOOD))
+    assert (status, answer["error_code"]) == (503, "datakit.unavailable")
+    assert meter.read("receiver_refused_spans")[("held_too_long", "datakit")] == 2
+    consumer.gate.set()
+
+
 async def test_what_is_lost_is_an_error_in_the_log_once_a_minute_per_reason(consumer, meter, caplog) -> None:
     """The first at once; what was lost since the last line is told by the next, the rest at the end."""
     options: dict[str, Any] = {"instruments": meter.instruments, "host": "127.0.0.1", "port": 0}

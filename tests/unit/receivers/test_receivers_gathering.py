@@ -10,7 +10,7 @@ import pytest
 from bridge.codec.otlp_protobuf import decode_request, decode_requests
 from bridge.codec.otlp_scan import count_spans
 from bridge.codec.together import Together
-from bridge.errors import StoreUnavailable, Throttled
+from bridge.errors import InvalidData, StoreUnavailable, Throttled
 from bridge.receivers import gathering
 from bridge.receivers.gathering import Gathering, Joint
 from tests.support.espans import ORDINARY_IDS, REQUIRED, request_of, span_of
@@ -23,6 +23,8 @@ class Commits:
 
     def __init__(self) -> None:
         self.room = 1 << 30
+        self.refuses = 1 << 30
+        """Batches of so many spans, and larger ones."""
         self.spans: list[int] = []
         self.begun = 0
         self.gate = anyio.Event()
@@ -33,6 +35,8 @@ class Commits:
         self.begun += 1
         if len(decoded.batch) > self.room:
             raise Throttled("no room", retry_after_s=3.0)
+        if len(decoded.batch) >= self.refuses:
+            raise InvalidData("not these")
         self.room -= len(decoded.batch)
         await self.gate.wait()
         if self.errors:
@@ -300,19 +304,105 @@ async def test_where_there_is_no_room_for_all_there_is_for_some() -> None:
 
 
 async def test_what_is_held_is_bounded_though_senders_give_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request whose sender is gone stays in its group; more go by themselves then."""
-    monkeypatch.setattr(gathering, "MAX_HELD_REQUESTS", 5)
+    """A request whose sender is gone stays in its group once that has begun; more go by themselves then."""
+    monkeypatch.setattr(gathering, "MAX_HELD_REQUESTS", 1)
+    commits = Commits()
+    commits.gate = anyio.Event()
+    async with running(commits) as found:
+        with anyio.move_on_after(0.01):
+            await found.take(spans(1), "peer")
+        assert await found.take(spans(2), "peer") == 0
+        commits.gate.set()
+        await all_wait()
+        assert await found.take(spans(3), "peer") == 3
+    assert commits.spans == [1, 3]
+
+
+async def test_whoever_gives_up_before_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither spans nor a group of none of them."""
+    monkeypatch.setattr(gathering, "MAX_HELD_REQUESTS", 3)
     commits = Commits()
     commits.gate = anyio.Event()
     async with running(commits) as found, anyio.create_task_group() as tasks:
-        for _ in range(5):
-            with anyio.move_on_after(0.01):
-                await found.take(spans(1), "peer")
-        assert await found.take(spans(1), "peer") == 0
-        commits.gate.set()
-        await all_wait()
         tasks.start_soon(found.take, spans(1), "peer")
-    assert commits.spans == [1, 4, 1]
+        await all_wait()
+        for _ in range(9):
+            with anyio.move_on_after(0.001):
+                await found.take(spans(2), "peer")
+        tasks.start_soon(found.take, spans(3), "peer")
+        await all_wait()
+        commits.gate.set()
+    assert commits.spans == [1, 3]
+
+
+async def test_who_spoils_a_group_and_leaves_is_set_apart() -> None:
+    """It will not be there to be told that it was its fault."""
+    bad = request_of(span_of({}, **{**ORDINARY_IDS, "trace_id": b"short"}))
+    begun, go_on = anyio.Event(), anyio.Event()
+
+    async def slowly(function: Any, _size: int) -> Any:
+        begun.set()
+        await go_on.wait()
+        return function()
+
+    found = Gathering(Joint(count_spans, decode_requests), slowly, Commits().commit)
+    with anyio.fail_after(20):
+        async with found.running(), anyio.create_task_group() as tasks:
+            tasks.start_soon(found.take, bad, "evil")
+            await begun.wait()
+            tasks.cancel_scope.cancel()
+        async with found.running():
+            go_on.set()
+            await all_wait()
+            assert await found.take(spans(1), "good") == 1
+            assert await found.take(spans(1), "evil") == 0
+
+
+async def test_full_groups_do_not_wait_for_each_other() -> None:
+    """The store may join them in one commit; what is not full waits, and gets fuller."""
+    commits = Commits()
+    commits.gate = anyio.Event()
+    async with running(commits) as found, anyio.create_task_group() as tasks:
+        for number in (gathering.MAX_SPANS, gathering.MAX_SPANS, gathering.MAX_SPANS, 1, 2):
+            tasks.start_soon(found.take, spans(number), "peer")
+            await all_wait()
+        assert commits.begun == 3
+        commits.gate.set()
+    assert commits.spans[3:] == [3]
+
+
+async def test_no_more_go_at_once_than_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that hangs is not handed one group after another."""
+    monkeypatch.setattr(gathering, "MAX_UNDER_WAY", 2)
+    commits = Commits()
+    commits.gate = anyio.Event()
+    async with running(commits) as found, anyio.create_task_group() as tasks:
+        for _ in range(4):
+            tasks.start_soon(found.take, spans(gathering.MAX_SPANS), "peer")
+            await all_wait()
+        assert commits.begun == 2
+        commits.gate.set()
+    assert commits.begun == 4
+
+
+async def test_one_that_the_store_does_not_take_costs_no_other() -> None:
+    """Each of a group is tried by itself where all of them fail for good."""
+    commits = Commits()
+    commits.gate, commits.refuses = anyio.Event(), 7
+    told: dict[int, object] = {}
+
+    async def take(found: Gathering, number: int) -> None:
+        try:
+            told[number] = await found.take(spans(number), "peer")
+        except InvalidData as exc:
+            told[number] = str(exc)
+
+    async with running(commits) as found, anyio.create_task_group() as tasks:
+        for number in (1, 2, 7):
+            tasks.start_soon(take, found, number)
+            await all_wait()
+        commits.gate.set()
+    assert told == {1: 1, 2: 2, 7: "not these"}
 
 
 async def test_nobody_waits_for_ever_when_it_ends() -> None:
