@@ -11,7 +11,7 @@ import click
 
 from bridge import __version__
 from bridge.errors import ConfigError
-from bridge.pipeline.loading import for_good
+from bridge.loading import for_good
 
 
 class Listed(NamedTuple):

@@ -12,7 +12,7 @@ import click
 from bridge import __version__
 from bridge.config import load
 from bridge.errors import ConfigError, StoreDamaged
-from bridge.pipeline.loading import for_good
+from bridge.loading import for_good
 from bridge.telemetry.log_writer import flushed
 from bridge.telemetry.logs import configure_logging
 

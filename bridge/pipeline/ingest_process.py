@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 
-from bridge.pipeline.loading import for_good
+from bridge.loading import for_good
 
 PR_SET_PDEATHSIG = 1
 

@@ -32,6 +32,8 @@ SERVED_S = 1.5
 WAITING = "another bridge uses db_path; waiting for it to end"
 UNDELIVERED = "stopped; what is not delivered leaves after the next start"
 UNDELIVERED_TICKS = re.compile(r'^exporter_queue_size\{exporter="dataway"\} [1-9]', re.M)
+LOOKS, LOOK_S = 10, 0.05
+"""A tick that is there so many times one after another is one that nobody answers for."""
 OVER_S = 20.0
 """How long after its grace period a stopped bridge has to be gone; then it only closes files, on a busy machine."""
 
@@ -89,11 +91,11 @@ class Rounds:
         url = f"http://127.0.0.1:{self._at.ports['web']}/metrics"
         with anyio.fail_after(READY_S):
             async with aiohttp.ClientSession() as session:
-                while True:
+                looks = 0
+                while looks < LOOKS:
                     async with session.get(url) as answer:
-                        if UNDELIVERED_TICKS.search(await answer.text()):
-                            return
-                    await anyio.sleep(0.05)
+                        looks = looks + 1 if UNDELIVERED_TICKS.search(await answer.text()) else 0
+                    await anyio.sleep(LOOK_S)
 
 
 async def _stopped(at: Scene, handed: Rounds, stream: Stream) -> dict[str, object]:

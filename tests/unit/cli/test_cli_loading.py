@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bridge.pipeline.loading import for_good
+from bridge.loading import for_good
 
 
 @pytest.fixture(autouse=True)
