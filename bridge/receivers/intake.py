@@ -115,14 +115,10 @@ class Intake:
 
     async def run(self, function: Callable[[], T], size: int) -> T:
         """The function's value; worked out in a thread when it has more than INLINE_BYTES to read."""
-        if size <= INLINE_BYTES:
-            return function()
-        return await run_sync(function, limiter=self._threads)
+        return await _run(function, size, self._threads)
 
     async def _run_joint(self, function: Callable[[], T], size: int) -> T:
-        if size <= INLINE_BYTES:
-            return function()
-        return await run_sync(function, limiter=self._joint_thread)
+        return await _run(function, size, self._joint_thread)
 
     def count_bytes(self, size: int) -> None:
         """Count a body as it came in."""
@@ -248,3 +244,7 @@ class Intake:
         if kind not in self._logged and len(self._logged) < _MAX_LOGGED:
             self._logged[kind] = now + _LOG_AGAIN_S
             log.error("request failed", exc_info=error, extra={"receiver": self._receiver})
+
+
+async def _run(function: Callable[[], T], size: int, threads: anyio.CapacityLimiter) -> T:
+    return function() if size <= INLINE_BYTES else await run_sync(function, limiter=threads)

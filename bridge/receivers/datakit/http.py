@@ -252,6 +252,9 @@ class DatakitReceiver:
         except anyio.get_cancelled_exc_class():
             self._count_lost(_why_cancelled(deadline), self._intake.spans_of(data))
             raise
+        except Exception as exc:
+            self._count_lost(refusal_of(exc).reason, self._intake.spans_of(data))
+            raise
 
     async def _commit(self, points: DecodedPoints, deadline: float) -> None:
         reason = ""

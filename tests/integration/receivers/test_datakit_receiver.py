@@ -429,11 +429,12 @@ async def test_a_body_that_does_not_come_is_given_up(start, consumer) -> None:
 
 
 async def test_a_permanent_error_is_answered_at_once(start, consumer, meter) -> None:
-    """Waiting would not help."""
+    """Waiting would not help; its points are counted as lost."""
     _, client = await start()
     consumer.errors.append(PermanentError("never"))
     assert (await client.post(body_of(GOOD)))[0] == 400
     assert meter.read("receiver_held_requests") == {}
+    assert sum(meter.read("receiver_refused_spans").values()) == 1
 
 
 async def test_an_error_of_ours_is_told_without_its_inner_workings(start, consumer, caplog) -> None:
