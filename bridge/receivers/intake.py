@@ -118,7 +118,11 @@ class Intake:
         return await _run(function, size, self._threads)
 
     async def _run_joint(self, function: Callable[[], T], size: int) -> T:
-        return await _run(function, size, self._joint_thread)
+        try:
+            return await _run(function, size, self._joint_thread)
+        except Exception as exc:  # ours: a bad request is none. Each is decoded by itself then
+            self._log(exc)
+            raise
 
     def count_bytes(self, size: int) -> None:
         """Count a body as it came in."""

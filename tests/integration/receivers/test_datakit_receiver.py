@@ -447,6 +447,18 @@ async def test_an_error_of_ours_is_told_without_its_inner_workings(start, consum
     assert [r.message for r in caplog.records] == ["request failed"]
 
 
+async def test_what_we_fail_to_decode_together_is_taken_and_logged(start, consumer, caplog) -> None:
+    """By itself it can be; without the log nobody would learn that it is."""
+
+    def broken(_bodies: object) -> None:
+        raise KeyError("inner")
+
+    _, client = await start(joint=Joint(count_points, broken))
+    assert (await client.post(body_of(GOOD)))[0] == 200
+    assert sum(len(batch) for batch in consumer.batches) == 1
+    assert [r.message for r in caplog.records] == ["request failed"]
+
+
 async def test_a_stop_answers_what_is_held_and_counts_it_as_lost(consumer, meter) -> None:
     """503 within drain_s: an agent that waited without end would keep the bridge from stopping."""
     receiver = DatakitReceiver(consumer, instruments=meter.instruments, host="127.0.0.1", port=0, drain_s=0.1)
