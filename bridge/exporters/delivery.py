@@ -267,6 +267,7 @@ class Delivery:
 
     async def _open_tick(self) -> _Tick | None:
         while (number := await self._stored(self._outbox.next)) is not None:
+            self._outbox.away = self._circuit.is_open
             linked = await self._read(number)
             if linked is not None:
                 self._outbox.weigh(len(linked))
@@ -350,6 +351,7 @@ class Delivery:
         now_s = anyio.current_time()
         fields = {**self._labels, "reason": reason, "error": str(exc)}
         if self._circuit.failed(attempt, seen, exc.retry_after_s):
+            self._outbox.away = True
             self._backend_error = str(exc)
             if self._repeats.worth_logging(f"{reason} {exc}"):
                 if isinstance(exc, NotTaken) and exc.settings:

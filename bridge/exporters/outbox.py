@@ -7,6 +7,8 @@ from bridge.component import SpanStore
 
 BEHIND_TICKS = 8
 """An exporter further behind than this has a backlog; up to it, ticks simply go in order."""
+LATE_S = 10.0
+"""Where the backend was there all the time, what stays longer than this is a backlog too: it takes less than comes."""
 
 
 class Outbox:
@@ -14,16 +16,19 @@ class Outbox:
 
     A backlog is what was there at the start, or what piled up while the backend was away. While there is one, new ticks
     and the backlog take turns, so that fresh traces are seen at once, and the backlog has at least half of what is
-    delivered, counted in spans. One task calls `start`, `next` and `weigh`.
+    delivered, counted in spans. Where the bridge itself was held up for a few seconds meanwhile, new ticks stay new:
+    they would come after a backlog of hours. One task calls `start`, `next` and `weigh`.
     """
 
     def __init__(self, store: SpanStore, *, fresh_s: float = 3.0) -> None:
         """fresh_s: ticks committed within this time are no backlog."""
-        self._store, self._fresh_s = store, fresh_s
+        self._store, self._fresh_s, self._late_s = store, fresh_s, max(LATE_S, 2 * fresh_s)
+        self.away = True
+        """Whether the backend is away, or was since the last tick was handed out."""
         self._recent: deque[tuple[float, int]] = deque()
         """When ticks were committed, as far as that is known and not long ago, and their numbers."""
-        self._stale = 0
-        """Newest tick that is not fresh."""
+        self._late = 0
+        """Newest tick that is older than those."""
         self._head = 0
         """Every existing tick up to this one was handed out or lies in the backlog."""
         self._backlog: deque[tuple[int, int]] = deque()
@@ -45,12 +50,19 @@ class Outbox:
     def committed(self, tick: int, now_s: float) -> None:
         """A tick was committed now."""
         if not self._recent:
-            self._stale = tick - 1
+            self._late = tick - 1
         elif self._recent[-1][1] >= tick:
             return
-        while self._recent and self._recent[0][0] <= now_s - self._fresh_s:
-            self._stale = self._recent.popleft()[1]
+        while self._recent and self._recent[0][0] <= now_s - self._late_s:
+            self._late = self._recent.popleft()[1]
         self._recent.append((now_s, tick))
+
+    def _stale(self, newest: int) -> int:
+        """The newest tick that is not fresh."""
+        if not self._recent:  # at a start
+            return newest - 1
+        since_s = self._recent[-1][0] - self._fresh_s
+        return max((tick for committed_s, tick in self._recent if committed_s <= since_s), default=self._late)
 
     async def next(self) -> int | None:
         """Number of the tick to deliver now, open from here on; None when all were handed out.
@@ -58,9 +70,8 @@ class Outbox:
         Raises StoreUnavailable; then nothing was handed out.
         """
         newest = await self._store.last_tick()
-        stale = self._stale if self._recent else newest - 1  # at a start: all but the newest
-        if newest - self._head > BEHIND_TICKS and stale > self._head:
-            self._add_to_backlog(stale)
+        if newest - self._head > BEHIND_TICKS and (self.away or self._late > self._head):
+            self._add_to_backlog(self._stale(newest))
         tick: int | None = None
         backlog_turn = self._ahead > 0 or (self._ahead == 0 and not self._from_backlog)
         if not (self._backlog and backlog_turn):
@@ -86,6 +97,8 @@ class Outbox:
             self._ahead += spans
 
     def _add_to_backlog(self, last: int) -> None:
+        if last <= self._head:
+            return
         if self._backlog and self._backlog[-1][1] == self._head:
             self._backlog[-1] = (self._backlog[-1][0], last)
         else:

@@ -198,6 +198,7 @@ async def test_new_ticks_are_delivered_beside_a_backlog(store: Any, exporter: An
 async def test_ticks_that_pile_up_become_backlog(store: Any, exporter: Any, deliver: Deliver) -> None:
     """After the backend was away, what comes new is delivered at once, beside what piled up; each tick once."""
     exporter.gates["1:0"] = anyio.Event()
+    exporter.script["1:0"] = [unavailable()]
     store.add(1, spans=1)
     async with deliver(in_flight=1, fresh_s=0.0) as delivery:
         await exporter.attempted.wait()

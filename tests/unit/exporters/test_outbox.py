@@ -106,3 +106,34 @@ async def test_what_came_within_seconds_is_no_backlog() -> None:
         outbox.weigh(1)
     # at 50 s those since 46 s are fresh
     assert handed == [1, 93, 2, 94, 3, 95, 4, 96]
+
+
+async def _handed_after_a_stall(stalled_s: float) -> list[int | None]:
+    """What goes next where the backend was back, ticks came twice a second, and nothing was handed out for so long."""
+    ticks = Ticks(list(range(1, 101)))
+    outbox = Outbox(ticks, fresh_s=3.0)  # type: ignore[arg-type]
+    outbox.start(0)
+    for tick in ticks.numbers:
+        outbox.committed(tick, tick * 0.5)
+    assert await outbox.next() == 1
+    outbox.away = False
+    for tick in range(101, 101 + round(stalled_s * 2)):
+        ticks.numbers.append(tick)
+        outbox.committed(tick, tick * 0.5)
+    handed = []
+    for _ in range(4):
+        outbox.weigh(1)
+        handed.append(await outbox.next())
+    return handed
+
+
+@pytest.mark.anyio
+async def test_new_ticks_do_not_join_the_backlog_because_the_bridge_was_held_up() -> None:
+    """They would come after all of it."""
+    assert await _handed_after_a_stall(6.0) == [95, 2, 96, 3]
+
+
+@pytest.mark.anyio
+async def test_a_backend_that_takes_less_than_comes_is_given_what_is_new() -> None:
+    """Otherwise everything would be late for ever."""
+    assert await _handed_after_a_stall(20.0) == [135, 2, 136, 3]
