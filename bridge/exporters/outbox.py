@@ -61,8 +61,10 @@ class Outbox:
         """The newest tick that is not fresh."""
         if not self._recent:  # at a start
             return newest - 1
-        since_s = self._recent[-1][0] - self._fresh_s
-        return max((tick for committed_s, tick in self._recent if committed_s <= since_s), default=self._late)
+        last_s, last = self._recent[-1]
+        since_s = last_s - self._fresh_s
+        older = (tick for committed_s, tick in self._recent if committed_s <= since_s and tick < last)
+        return max(older, default=self._late)
 
     async def next(self) -> int | None:
         """Number of the tick to deliver now, open from here on; None when all were handed out.
