@@ -9,6 +9,9 @@ Only now and then is it tried whether anybody would come who never did. Where ma
 more often than every PACE_S.
 """
 
+import asyncio
+import math
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -42,6 +45,7 @@ MAX_HELD_REQUESTS, MAX_HELD_BYTES = 8192, 32 << 20
 when its sender gives up, unless that has begun."""
 MAX_BYTES_ALONE = 512 << 10
 """A larger request is a batch by itself."""
+_AT_ONCE, _NEVER = -math.inf, math.inf
 APART_S, MAX_APART = 60.0, 1000
 """A sender of something that is not taken goes by itself so long: to decode twice would cost more than is won."""
 
@@ -88,7 +92,7 @@ class _Group:
     """Of those requests whose way is recorded."""
     left: set[str] = field(default_factory=set)
     """Addresses of those that gave up after it had begun."""
-    done: anyio.Event = field(default_factory=anyio.Event)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
     taken: bool = False
     errors: dict[int, Exception | None] = field(default_factory=dict)
     """Of each request. It has failed until its commit returned: one that was cancelled must not look like a success."""
@@ -126,7 +130,7 @@ class _Group:
 
 
 class Gathering:
-    """Puts requests of one receiver together. For one event loop; takes none but while `running`."""
+    """Puts requests of one receiver together. For one event loop of asyncio; takes none but while `running`."""
 
     def __init__(
         self,
@@ -136,14 +140,18 @@ class Gathering:
     ) -> None:
         """run: works a function out that reads so many bytes. commit: takes spans over."""
         self._joint, self._run, self._commit = joint, run, commit
-        self._open = False
+        self._tasks: TaskGroup | None = None
+        """While requests are taken."""
+        self._now_s: Callable[[], float] = time.monotonic
+        self._timer: asyncio.Handle | None = None
+        self._due_s = _NEVER
+        """When it goes off, if there is one."""
         self._groups: deque[_Group] = deque()
         """Those that have not begun; only the last may still be added to."""
-        self._news = anyio.Event()
         self._waiting = 0
         """Senders whose request is in a group that is not done."""
         self._held_requests = self._held_bytes = self._under_way = 0
-        self._began_s = self._wakes_s = float("-inf")
+        self._began_s = _AT_ONCE
         self._peak = self._peak_before = 0
         """How many requests waited at once at most, of late and before."""
         self._counted_s = 0.0
@@ -156,12 +164,15 @@ class Gathering:
     async def running(self) -> AsyncIterator[None]:
         """Take requests while the context is open. Leave it when nobody waits for one any more."""
         async with anyio.create_task_group() as tasks:
-            self._open = True
-            tasks.start_soon(self._go, tasks)
+            self._tasks, self._now_s = tasks, asyncio.get_running_loop().time
             try:
                 yield
             finally:
-                self._open = False
+                self._tasks = None
+                if self._timer is not None:
+                    self._timer.cancel()
+                while self._groups:  # nobody waits for ever
+                    self._groups.popleft().done.set()
                 tasks.cancel_scope.cancel()
 
     async def take(self, data: bytes, peer: str, trace: Trace = UNTRACED) -> int:
@@ -171,7 +182,7 @@ class Gathering:
 
         Raises what the commit raises.
         """
-        if not self._open or len(data) > MAX_BYTES_ALONE or (self._apart and self._is_apart(peer)):
+        if not self._tasks or len(data) > MAX_BYTES_ALONE or (self._apart and self._is_apart(peer)):
             return 0
         if self._held_requests >= MAX_HELD_REQUESTS or self._held_bytes + len(data) > MAX_HELD_BYTES:
             return 0
@@ -179,8 +190,9 @@ class Gathering:
         if not 0 < spans <= MAX_SPANS:
             return 0
         self._waiting += 1
-        self._note()
-        group, position = self._add(data, peer, spans)
+        now_s = self._now_s()
+        self._note(now_s)
+        group, position = self._add(data, peer, spans, now_s)
         if trace is not UNTRACED:
             group.traces.append(trace)
         try:
@@ -203,7 +215,7 @@ class Gathering:
 
     def set_apart(self, peer: str) -> None:
         """Have this sender's requests go by themselves for a while."""
-        now_s = anyio.current_time()
+        now_s = self._now_s()
         if len(self._apart) >= MAX_APART:
             self._apart = {known: until_s for known, until_s in self._apart.items() if until_s > now_s}
         if len(self._apart) < MAX_APART:
@@ -211,13 +223,13 @@ class Gathering:
 
     def _is_apart(self, peer: str) -> bool:
         until_s = self._apart.get(peer)
-        if until_s is not None and until_s <= anyio.current_time():
+        if until_s is not None and until_s <= self._now_s():
             del self._apart[peer]
             return False
         return until_s is not None
 
-    def _add(self, data: bytes, peer: str, spans: int) -> tuple[_Group, int]:
-        due_s = anyio.current_time() + WAIT_S * min(1.0, spans / FULL_SPANS)
+    def _add(self, data: bytes, peer: str, spans: int, now_s: float) -> tuple[_Group, int]:
+        due_s = now_s + WAIT_S * min(1.0, spans / FULL_SPANS)
         group = self._groups[-1] if self._groups else None
         if group is None or not group.fits(len(data), spans):
             group = _Group(due_s)
@@ -226,8 +238,7 @@ class Gathering:
         position = group.add(data, peer, spans)
         self._held_requests += 1
         self._held_bytes += len(data)
-        if due_s < self._wakes_s or self._wait_s() <= 0:
-            self._news.set()
+        self._look()
         return group, position
 
     def _leave(self, group: _Group, position: int, peer: str) -> None:
@@ -241,55 +252,52 @@ class Gathering:
         if not group.requests and group in self._groups:
             self._groups.remove(group)
 
-    def _note(self) -> None:
+    def _note(self, now_s: float) -> None:
         """Note how many wait at once."""
-        now_s = anyio.current_time()
         if now_s - self._counted_s >= FORGET_S:
             self._peak_before = self._peak if now_s - self._counted_s < 2 * FORGET_S else 0
             self._peak, self._counted_s = 0, now_s
         self._peak = max(self._peak, self._waiting)
 
-    async def _go(self, tasks: TaskGroup) -> None:
-        try:
-            while True:
-                wait_s = self._wait_s()
-                if wait_s > 0:
-                    await self._wait(wait_s)
-                    continue
-                group = self._groups.popleft()
-                group.begun = True
-                self._began_s = anyio.current_time()
-                self._learn(len(group.requests))
-                self._under_way += 1
-                tasks.start_soon(self._take, group)
-        finally:  # nobody waits for ever
-            self._open = False
-            while self._groups:
-                self._groups.popleft().done.set()
+    def _look(self) -> None:
+        """See to it that the first group goes when its time has come; what is being read already may still join."""
+        due_s = self._first_due_s()
+        if self._timer is not None:
+            if self._due_s <= due_s < _NEVER:  # it looks again by itself
+                return
+            self._timer.cancel()
+            self._timer = None
+        if due_s < _NEVER:
+            loop, self._due_s = asyncio.get_running_loop(), due_s
+            soon = due_s <= loop.time()
+            self._timer = loop.call_soon(self._go) if soon else loop.call_at(due_s, self._go)
 
-    async def _wait(self, wait_s: float) -> None:
-        """Wait so long, unless there is news."""
-        self._news = anyio.Event()
-        self._wakes_s = anyio.current_time() + wait_s
-        with anyio.move_on_after(wait_s):
-            await self._news.wait()
-        self._wakes_s = float("-inf")
+    def _go(self) -> None:
+        """Let those groups go whose time has come."""
+        self._timer = None
+        while self._tasks and self._first_due_s() <= (now_s := self._now_s()):
+            group = self._groups.popleft()
+            group.begun = True
+            self._began_s = now_s
+            self._learn(len(group.requests))
+            self._under_way += 1
+            self._tasks.start_soon(self._take, group)
+        self._look()
 
-    def _wait_s(self) -> float:
-        """How long the first group is to wait yet, unless there is news."""
+    def _first_due_s(self) -> float:
+        """When the first group is to go, unless there is news."""
         if not self._groups or self._under_way >= MAX_UNDER_WAY:
-            return float("inf")
+            return _NEVER
         group = self._groups[0]
         if len(self._groups) > 1 or group.full:
-            return 0.0
+            return _AT_ONCE
         if self._under_way:  # what comes meanwhile may still join
-            return float("inf")
-        now_s = anyio.current_time()
-        pace_s = self._began_s + PACE_S - now_s if len(group.requests) >= MANY else 0.0
+            return _NEVER
+        pace_s = self._began_s + PACE_S if len(group.requests) >= MANY else _AT_ONCE
         tries = self._tries and len(group.requests) == 1
         if self._waiting >= max(self._peak, self._peak_before) and not tries:
             return pace_s
-        return max(pace_s, group.due_s - now_s)
+        return max(pace_s, group.due_s)
 
     def _learn(self, requests: int) -> None:
         """A group goes with so many requests: whether the next one waits though nobody is expected."""
@@ -316,7 +324,7 @@ class Gathering:
             self._held_bytes -= group.size
             self._under_way -= 1
             group.done.set()
-            self._news.set()
+            self._look()
             if not group.taken:  # of those that are gone nobody will find out whether it was their fault
                 for peer in group.left:
                     self.set_apart(peer)

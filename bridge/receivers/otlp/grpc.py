@@ -6,7 +6,7 @@ because `Server.stop` returns before an aborted handler has ended.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import NoReturn
@@ -22,9 +22,10 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from bridge.codec.otlp_protobuf import decode_request
 from bridge.component import Signal, SignalForwarder, SpanConsumer
 from bridge.connections import NOT_READ, ListenerLimits
-from bridge.errors import ConfigError
+from bridge.errors import BridgeError, ConfigError
 from bridge.receivers.addresses import bind, host_port, listening_hosts, peer_host
 from bridge.receivers.admission import UNBOUNDED, Lease, Memory
+from bridge.receivers.deadlines import Deadlines
 from bridge.receivers.gathering import Joint
 from bridge.receivers.intake import DRAIN_S, MAX_IN_FLIGHT_BYTES, MAX_REQUEST_BYTES, Decoder, Intake
 from bridge.receivers.otlp.grpc_health import Health
@@ -59,7 +60,7 @@ _WATCHERS_S = 0.2
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 _Export = Callable[[object, Context], Awaitable[bytes]]
-_Take = Callable[[Context, Lease], Awaitable[bytes]]
+_Take = Callable[[Context, Lease], Coroutine[object, object, bytes]]
 
 
 class GrpcReceiver:
@@ -98,6 +99,7 @@ class GrpcReceiver:
         self._share_port = share_port
         self._limits, self._idle_timeout_s = limits, idle_timeout_s
         self._reader = MessageReader(max(1, max_in_flight_bytes // max_request_bytes))
+        self._answers = Deadlines(limits.write_timeout_s, self._forget)
         self._count_closed = instruments.closed_connections_of(self.name)
         self._security = security or ListenerSecurity()
         self._decode, self._forwarder = decode, forwarder
@@ -198,12 +200,22 @@ class GrpcReceiver:
         """The answer to a call, whose request `take` reads and hands on."""
         try:
             lease = self._intake.admission.enter()
-            context.add_done_callback(lambda _: lease.close())  # type: ignore[arg-type]  # the stubs want a subclass
+        except BridgeError as exc:
+            await self._refuse(exc, context)
+        task = _this_task()
+        context.add_done_callback(lambda _: self._over(task, lease))  # type: ignore[arg-type]  # they want a subclass
+        try:
             answer = await lease.run(take(context, lease), self._limits.request_timeout_s)
         except Exception as exc:  # noqa: BLE001 - the root of a call: whatever happened is answered, and logged once
-            await self._refuse(exc, context)
-        self._until_read(context)
+            self._answers.put(task)
+            await _abort(context, self._intake.refuse(exc))
+        self._answers.put(task)
         return answer
+
+    def _over(self, task: "asyncio.Task[None]", lease: Lease) -> None:
+        """gRPC is done with a call."""
+        self._answers.take_off(task)
+        lease.close()
 
     async def _take(self, context: Context, lease: Lease) -> bytes:
         with self._intake.traced() as trace:
@@ -223,21 +235,23 @@ class GrpcReceiver:
         lease.take(len(data))
         return data
 
-    async def _refuse(self, error: Exception, context: Context) -> NoReturn:
-        self._until_read(context)
+    async def _refuse(self, error: BridgeError, context: Context) -> NoReturn:
+        """End a call that has no lease."""
+        task = _this_task()
+        self._answers.put(task)
+        context.add_done_callback(lambda _: self._answers.take_off(task))  # type: ignore[arg-type]  # as above
         await _abort(context, self._intake.refuse(error))
 
-    def _until_read(self, context: Context) -> None:
-        """Forget the call where its answer is not taken in time; what is left of it goes with its connection."""
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 -- handlers run in one
+    def _forget(self, task: "asyncio.Task[None]") -> None:
+        """The answer to a call is not taken in time; what is left of it goes with its connection."""
+        self._count_closed(NOT_READ)
+        task.cancel()
 
-        def forget() -> None:
-            self._count_closed(NOT_READ)
-            task.cancel()
 
-        timer = asyncio.get_running_loop().call_later(self._limits.write_timeout_s, forget)
-        context.add_done_callback(lambda _: timer.cancel())  # type: ignore[arg-type]  # the stubs want a subclass
+def _this_task() -> "asyncio.Task[None]":
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 -- handlers run in one
+    return task
 
 
 async def _abort(context: Context, refusal: Refusal) -> NoReturn:

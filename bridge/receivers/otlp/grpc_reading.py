@@ -5,7 +5,6 @@ is not there soon therefore needs one of a few places, as many as whole requests
 refused as retryable. What is collected at any moment is then bounded by these, and by what arrives in that short time.
 """
 
-import asyncio
 from typing import Any
 
 import grpc.aio
@@ -13,6 +12,7 @@ from google.rpc.code_pb2 import Code
 
 from bridge.errors import Throttled
 from bridge.receivers.admission import Lease
+from bridge.receivers.deadlines import Deadlines
 from bridge.receivers.refusals import Refusal, Refused
 
 PROMPT_S = 2.0
@@ -25,6 +25,9 @@ class MessageReader:
 
     def __init__(self, places: int) -> None:
         self._places = self.free = places
+        self._prompt = Deadlines(PROMPT_S, self._take_place)
+        self._slow: set[Lease] = set()
+        """Those that have one."""
 
     async def read(self, context: Any, lease: Lease) -> bytes:
         """The message of the call with this context.
@@ -32,24 +35,23 @@ class MessageReader:
         Raises Refused where none came. Where it takes its time and there is no place for it, the lease ends with
         Throttled.
         """
-        slow = False
-
-        def go_on() -> None:
-            nonlocal slow
-            if self.free:
-                self.free -= 1
-                slow = True
-            else:
-                text = f"{self._places} requests are arriving slowly already"
-                lease.end(Throttled(text, reason="slow_requests"))
-
-        timer = asyncio.get_running_loop().call_later(PROMPT_S, go_on)
+        self._prompt.put(lease)
         try:
             message = await context.read()
         finally:
-            timer.cancel()
-            self.free += slow
+            self._prompt.take_off(lease)
+            if lease in self._slow:
+                self._slow.remove(lease)
+                self.free += 1
         if message is grpc.aio.EOF:  # type: ignore[attr-defined]  # the stubs do not know it
             raise Refused(_NOTHING)
         data: bytes = message
         return data
+
+    def _take_place(self, lease: Lease) -> None:
+        if self.free:
+            self.free -= 1
+            self._slow.add(lease)
+        else:
+            text = f"{self._places} requests are arriving slowly already"
+            lease.end(Throttled(text, reason="slow_requests"))
