@@ -3,6 +3,7 @@
 import asyncio
 import math
 import sys
+import time
 from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
@@ -129,8 +130,7 @@ class Admission:
 
     def _watch(self, lease: "Lease", within_s: float) -> None:
         """Cancel what a lease runs when its time is over; all have one timer, as one for each would cost more."""
-        loop = asyncio.get_running_loop()
-        lease._due_s = loop.time() + within_s
+        lease._due_s = time.monotonic() + within_s  # the loop's clock; to ask for the loop itself costs more
         if self._timer is None or lease._due_s < self._timer.when():
             self._set_timer(lease._due_s)
 

@@ -24,6 +24,7 @@ OTLP_512 = Load(rate=75_000, seconds=40, batch=512)
 OTLP_8192 = replace(OTLP_512, batch=8192)
 SHORT = 2.0
 """A window for runs that are not about memory."""
+SMALL = Load(rate=10_000, seconds=20, batch=5, window_s=SHORT, connections=32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,8 @@ RUNS: Mapping[str, Callable[[Bench], Outcome]] = MappingProxyType(
         "otlp 8192": lambda bench: bench.load(OTLP_8192),
         "million a minute": lambda bench: bench.load(replace(OTLP_512, rate=MILLION_A_MINUTE, seconds=RETAINED_S)),
         "workers": lambda bench: bench.workers(replace(OTLP_512, rate=50_000, seconds=20, window_s=SHORT)),
-        "small": lambda bench: bench.load(Load(rate=10_000, seconds=20, batch=5, window_s=SHORT, connections=32)),
+        "small": lambda bench: bench.load(SMALL),
+        "small http": lambda bench: bench.load(replace(SMALL, way="otlp_http")),
         "limit": lambda bench: bench.limit(OTLP_512),
         "datakit limit": lambda bench: bench.limit(DATAKIT),
         "half": lambda bench: bench.half(OTLP_512),
@@ -161,6 +163,7 @@ CASES = (
     Case("four times the limit, DataKit: refused", "datakit overload", "refused", "spans"),
     Case("four times the limit, DataKit: peak memory", "datakit overload", "peak_mb", MB),
     Case("small requests, 3 to 5 spans", "small", "requests_per_cpu_s", "requests per CPU-s", 2_500, "more", -1),
+    Case("small requests over HTTP", "small http", "requests_per_cpu_s", "requests per CPU-s", 2_500, "more", -1),
     Case("link alone, 1,000,000 rows, exact threads", "link exact", "cpu_s", "CPU-s", 0.5, loops=1),
     Case("link alone, 1,000,000 rows, agent threads", "link agent", "cpu_s", "CPU-s", None, loops=1),
     Case("last span to delivery beyond window, p99", "half", "beyond_window_p99_s", "s", 1),

@@ -45,9 +45,11 @@ class Way:
     """Settings of the exporter, but for the endpoint."""
 
 
+_TO_OTLP = 'type = "otlp_grpc"\nendpoint = "{endpoint}"'
 WAYS: Mapping[str, Way] = MappingProxyType(
     {
-        "otlp": Way("otlp_grpc", "grpc", "tests.bench.otlp_sink", 'type = "otlp_grpc"\nendpoint = "{endpoint}"'),
+        "otlp": Way("otlp_grpc", "grpc", "tests.bench.otlp_sink", _TO_OTLP),
+        "otlp_http": Way("otlp_http", "http/protobuf", "tests.bench.otlp_sink", _TO_OTLP),
         "datakit": Way("datakit", "datakit", "tests.bench.dataway_sink", 'type = "dataway"\nurl = "{endpoint}"'),
     }
 )
@@ -57,7 +59,7 @@ WAYS: Mapping[str, Way] = MappingProxyType(
 class Load:
     """One load at a steady rate. Sampling is 1.0 and every span has an id of its own: nothing folds."""
 
-    way: Literal["otlp", "datakit"] = "otlp"
+    way: Literal["otlp", "otlp_http", "datakit"] = "otlp"
     rate: float
     """Spans a second."""
     seconds: float
