@@ -4,8 +4,8 @@ import asyncio
 import math
 import sys
 import time
-from collections.abc import Coroutine
-from typing import Any, Protocol, TypeVar
+from collections.abc import Awaitable
+from typing import Protocol, TypeVar
 
 import anyio
 from google.rpc.code_pb2 import Code
@@ -163,14 +163,12 @@ class Admission:
 class Lease:
     """One request's place; what it took is given back when it is closed."""
 
-    __slots__ = ("_admission", "_due_s", "_ended", "_open", "_stopped", "_task", "size")
+    __slots__ = ("_admission", "_due_s", "_ended", "_open", "_scope", "size")
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
         self._open = True
-        self._task: asyncio.Task[Any] | None = None
-        """Which runs the work."""
-        self._stopped = False
+        self._scope: anyio.CancelScope | None = None
         self._ended: BridgeError | None = None
         self._due_s = math.inf
         self.size = 0
@@ -204,27 +202,18 @@ class Lease:
             return False
         return True
 
-    async def run(self, work: Coroutine[Any, Any, T], within_s: float = math.inf) -> T:
+    async def run(self, work: Awaitable[T], within_s: float = math.inf) -> T:
         """What the work returns; may be called once.
 
         Raises what it was ended with, RetryableError where `cancel` did that, and Refused when it took longer than it
         may.
         """
-        if self._ended:
-            work.close()
-            raise self._ended
-        task = self._task = asyncio.current_task()
-        assert task is not None  # noqa: S101 -- a coroutine runs in one
-        cancelled = task.cancelling()
-        self._admission._watch(self, within_s)
-        try:
-            # a scope of anyio costs more than all the rest of this
+        with anyio.CancelScope() as scope:
+            self._scope = scope
+            if self._ended:
+                scope.cancel()
+            self._admission._watch(self, within_s)
             return await work
-        except asyncio.CancelledError:
-            if not self._stopped or task.uncancel() > cancelled:  # somebody else cancelled it, as gRPC does, or too
-                raise
-        finally:
-            self._task = None
         if self._ended:
             raise self._ended
         text = f"the request was not done within {within_s:g} s (request_timeout)"
@@ -240,9 +229,8 @@ class Lease:
         self._stop()
 
     def _stop(self) -> None:
-        if self._task is not None and not self._task.cancelling():  # else it is ending, and may need time for that
-            self._stopped = True
-            self._task.cancel()
+        if self._scope is not None:
+            self._scope.cancel()
 
     def close(self) -> None:
         """Give everything back; closing twice does nothing."""

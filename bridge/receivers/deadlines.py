@@ -23,7 +23,8 @@ class Deadlines(Generic[Key]):
         self._timer: asyncio.TimerHandle | None = None
 
     def put(self, key: Key) -> None:
-        """Its time begins."""
+        """Its time begins, or begins anew."""
+        self._due_s.pop(key, None)
         # the loop's clock; to ask for the loop itself is a system call before Python 3.12
         due_s = self._due_s[key] = time.monotonic() + self._within_s
         if self._timer is None and due_s < math.inf:
@@ -34,12 +35,14 @@ class Deadlines(Generic[Key]):
         self._due_s.pop(key, None)
 
     def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._timer = None
-        while self._due_s:
-            key, due_s = next(iter(self._due_s.items()))
-            if due_s > loop.time():
-                self._timer = loop.call_at(due_s, self._look)
-                return
+        now_s, late = time.monotonic(), []
+        for key, due_s in self._due_s.items():
+            if due_s > now_s:
+                break
+            late.append(key)
+        for key in late:
             del self._due_s[key]
+        next_s = next(iter(self._due_s.values()), math.inf)
+        self._timer = asyncio.get_running_loop().call_at(next_s, self._look) if next_s < math.inf else None
+        for key in late:
             self._late(key)

@@ -171,6 +171,7 @@ class Gathering:
                 self._tasks = None
                 if self._timer is not None:
                     self._timer.cancel()
+                    self._timer = None
                 while self._groups:  # nobody waits for ever
                     self._groups.popleft().done.set()
                 tasks.cancel_scope.cancel()

@@ -1,8 +1,8 @@
 """Answers held back while what was sent cannot be taken, up to a bound in time and in number."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import anyio
 from google.rpc.code_pb2 import Code
@@ -45,7 +45,7 @@ class Holding:
                 except Throttled as exc:
                     raise Refused(self._held_too_long(exc)) from exc
 
-    async def run(self, lease: Lease, work: Coroutine[Any, Any, T], within_s: float) -> T:
+    async def run(self, lease: Lease, work: Awaitable[T], within_s: float) -> T:
         """What the work returns; see `Lease.run`. What takes longer was held too long, too."""
         try:
             return await lease.run(work, within_s)

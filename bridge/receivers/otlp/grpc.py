@@ -6,7 +6,7 @@ because `Server.stop` returns before an aborted handler has ended.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import NoReturn
@@ -60,7 +60,7 @@ _WATCHERS_S = 0.2
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 _Export = Callable[[object, Context], Awaitable[bytes]]
-_Take = Callable[[Context, Lease], Coroutine[object, object, bytes]]
+_Take = Callable[[Context, Lease], Awaitable[bytes]]
 
 
 class GrpcReceiver:

@@ -1,5 +1,8 @@
 """Admission: bytes in flight are bounded, requests are counted until they leave."""
 
+import asyncio
+import threading
+
 import anyio
 import anyio.lowlevel
 import pytest
@@ -215,6 +218,31 @@ async def test_work_ends_with_what_it_was_ended_with() -> None:
     with admission.enter() as lease, pytest.raises(Refused, match="request_timeout") as refused:
         await lease.run(anyio.sleep_forever(), 0.01)
     assert refused.value.refusal.retry_after_s == 1.0
+
+
+async def test_work_ends_although_it_was_just_giving_up_a_wait_of_its_own() -> None:
+    """What waits for room looks again now and then; told to stop at such a moment, it does."""
+    admission = Admission(10)
+
+    async def wait() -> None:
+        loop = asyncio.get_running_loop()
+        with anyio.CancelScope() as scope:
+            loop.call_soon(scope.cancel)
+            loop.call_soon(lease.cancel)
+            await anyio.sleep_forever()
+        await anyio.sleep_forever()
+
+    with admission.enter() as lease, anyio.fail_after(20), pytest.raises(RetryableError, match="stopping"):
+        await lease.run(wait(), 1000)
+
+
+async def test_work_in_a_thread_is_waited_for() -> None:
+    """Its bytes are in use until then, and its place among the threads."""
+    admission, ends = Admission(10), threading.Event()
+    with admission.enter() as lease, anyio.fail_after(20):
+        asyncio.get_running_loop().call_later(0.01, lease.cancel)
+        asyncio.get_running_loop().call_later(0.05, ends.set)
+        assert await lease.run(anyio.to_thread.run_sync(ends.wait), 1000)
 
 
 async def test_each_request_has_a_time_of_its_own() -> None:

@@ -39,6 +39,24 @@ async def test_a_new_time_begins_after_all_had_ended() -> None:
         late = anyio.Event()
 
 
+async def test_what_is_put_again_has_a_new_time() -> None:
+    """It comes after what was put meanwhile."""
+    late: list[str] = []
+    all_late = anyio.Event()
+
+    def note(key: str) -> None:
+        late.append(key)
+        if len(late) == 2:
+            all_late.set()
+
+    deadlines = Deadlines[str](0.01, note)
+    for key in ("one", "two", "one"):
+        deadlines.put(key)
+    with anyio.fail_after(20):
+        await all_late.wait()
+    assert late == ["two", "one"]
+
+
 async def test_without_a_limit_nothing_is_late() -> None:
     """An infinite time sets no timer."""
     deadlines = Deadlines[str](float("inf"), lambda key: pytest.fail(key))

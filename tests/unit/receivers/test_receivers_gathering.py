@@ -439,3 +439,16 @@ async def test_an_error_of_ours_costs_nobody_anything() -> None:
         assert await found.take(spans(2), "peer") == 0
         assert await found.take(spans(1), "peer") == 1
     assert commits.spans == [1]
+
+
+@pytest.mark.anyio
+async def test_requests_are_taken_again_after_a_pause() -> None:
+    """What was set for before it does not keep those after it from going."""
+    commits = Commits()
+    found = Gathering(Joint(count_spans, decode_requests), work_out, commits.commit)
+    with anyio.fail_after(20):
+        for _ in range(2):
+            async with found.running(), anyio.create_task_group() as tasks:
+                for _ in range(2):
+                    tasks.start_soon(found.take, spans(1), "10.0.0.1")
+    assert sum(commits.spans) == 4
