@@ -63,7 +63,6 @@ def run_command(paths: tuple[Path, ...]) -> None:
     # imported here: it takes a while, and mistakes in the settings are told before
     with for_good():
         from bridge.pipeline.process import (
-            collect_garbage_less_often,
             give_memory_back,
             keep_no_core_dumps,
             leaves,
@@ -76,7 +75,6 @@ def run_command(paths: tuple[Path, ...]) -> None:
         from bridge.pipeline.run import serve
 
     give_memory_back()
-    collect_garbage_less_often()
     raise_descriptor_limit()
     try:
         anyio.run(serve, settings)

@@ -25,11 +25,10 @@ def main() -> None:
     with for_good():
         import anyio
 
-        from bridge.pipeline.process import collect_garbage_less_often, give_memory_back, raise_descriptor_limit
+        from bridge.pipeline.process import give_memory_back, raise_descriptor_limit
         from bridge.pipeline.worker import work
 
     give_memory_back()
-    collect_garbage_less_often()
     raise_descriptor_limit()
     sys.exit(anyio.run(work, channel))
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import ctypes
-import gc
 import logging
 import os
 import resource
@@ -19,7 +18,6 @@ OPTIONS = {M_ARENA_MAX: 1, M_TRIM_THRESHOLD: 32 << 20, M_MMAP_THRESHOLD: 4 << 20
 are big, short-lived, and made by several threads in turn: with the defaults a quarter of the memory in use is such
 leftovers. Limits as low as 1 MiB and 512 KiB save 10 to 25 MB more, but then bodies and columns are mapped anew each
 time, and the kernel clears every page of them: that is up to a quarter of all CPU time."""
-GARBAGE_AFTER = 10_000
 LOG_AGAIN_S = 60.0
 
 
@@ -32,15 +30,6 @@ def give_memory_back() -> None:
         return
     for option, value in OPTIONS.items():
         mallopt(option, value)
-
-
-def collect_garbage_less_often() -> None:
-    """Look for garbage in cycles once so many objects were made, not each time there are 700 more.
-
-    What a request makes is freed when it ends, without being looked for; looking is up to a twelfth of what small
-    requests cost in Python.
-    """
-    gc.set_threshold(GARBAGE_AFTER, *gc.get_threshold()[1:])
 
 
 def cpu_seconds(children: Iterable[int]) -> float:
