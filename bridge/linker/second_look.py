@@ -12,6 +12,7 @@ process would be one group.
 """
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Final
 
@@ -48,6 +49,9 @@ MOST_NOTED: Final = 1_024
 """Of entries that come together so many are looked at for whether threads are crowded: those that are will be again."""
 MAX_SEEN: Final = 4_096
 """Pairs that are remembered, to learn clocks from."""
+LONG: Final = 3
+"""Windows for which it is known that threads told nothing: a row that came at the end of one may wait for another one,
+and be asked for by a row that is looked at half a window later."""
 _SAMPLE: Final = 256
 _COUNTED: Final = ("pairs_by_one_number", "pairs_by_address", "pairs_ambiguous", "responses_repaired")
 _CROWDED: Final = 0.02
@@ -81,7 +85,9 @@ class SecondLook:
         self._held = HeldEdges()
         self._seen = PairTimes.zeros(0)
         self._astray: dict[int, int] = {}
-        """Processes whose threads tell nothing, and when they were last seen not to."""
+        """Processes whose threads tell nothing, or told nothing lately, and when they were last seen not to."""
+        self._astray_since_ns = 0
+        """Those that were seen after this tell nothing now."""
         self.counts: Counter[str] = Counter()
         """What was counted since this was cleared."""
 
@@ -178,10 +184,18 @@ class SecondLook:
         They are those of processes in which entries began, a window ago or less, while another one of their thread was
         open, or in which threads turned out to be wrong.
         """
-        if not self._astray:
+        return self._of(columns, self._astray_now())
+
+    def _astray_now(self) -> list[int]:
+        return [process for process, at in self._astray.items() if at > self._astray_since_ns]
+
+    @staticmethod
+    def _of(columns: SpanColumns, processes: Collection[int]) -> NDArray[np.intp]:
+        """Rows of these processes."""
+        if not processes:
             return np.empty(0, np.intp)
         process = process_keys(columns.sender, columns.pid, columns.service)
-        return np.flatnonzero(among(process, np.array(list(self._astray), np.uint64)))
+        return np.flatnonzero(among(process, np.array(list(processes), np.uint64)))
 
     def note_crowds(self, now_ns: int, columns: SpanColumns, lines: U64Array, ends: I64Array) -> None:
         """Note processes in which entries that just came began while another one of their thread was open.
@@ -195,7 +209,11 @@ class SecondLook:
         since = at - at.min()
         coarse = (since >> max(int(since.max()).bit_length() - int(_TIME_BITS), 0)).astype(np.uint64)
         order = np.argsort(lines >> _TIME_BITS << _TIME_BITS | coarse)
-        crowded = order[1:][overlapping(lines[order], at[order], ends[entries][order])]
+        behind = np.flatnonzero(overlapping(lines[order], at[order], ends[entries][order]))
+        crowded, ahead = order[behind + 1], order[behind]
+        # what was sent again does not overlap with itself
+        ids, digests = columns.span_id[entries], columns.digest[entries]
+        crowded = crowded[(ids[crowded] != ids[ahead]) | (digests[crowded] != digests[ahead])]
         if crowded.size:
             process = process_keys(columns.sender[entries], columns.pid[entries], columns.service[entries])
             self._note_astray(now_ns, process[crowded], process, _CROWDED)
@@ -231,7 +249,7 @@ class SecondLook:
         columns = self._rows.take(slots).columns
         ripe, alone = np.zeros(slots.size, np.bool_), np.zeros(slots.size, np.bool_)
         ripe[:n] = self._ripe(slots[:n])
-        alone[self.astray(columns)] = True
+        alone[self._of(columns, self._astray)] = True
         near = _near(columns, due, n, self._every_ns)
         found = look_inside(
             Looked(columns, ripe, near, alone), self._held.among(slots), seen=self._seen, options=self._options
@@ -247,10 +265,11 @@ class SecondLook:
         exits = marks & EXIT != 0
         named = (marks & NAMED != 0) & (marks & OUTGOING != 0) & (marks & ENTRY == 0)
         open_ = (exits | named) & (marks & PARENTED == 0)
-        self._astray = {key: at for key, at in self._astray.items() if at > now_ns - self._window_ns}
-        if self._astray:
+        self._astray_since_ns = now_ns - self._window_ns
+        self._astray = {key: at for key, at in self._astray.items() if at > now_ns - LONG * self._window_ns}
+        if astray := self._astray_now():
             rest = np.flatnonzero(exits & ~open_)
-            open_[rest[among(self._process(due[rest]), np.array(list(self._astray), np.uint64))]] = True
+            open_[rest[among(self._process(due[rest]), np.array(astray, np.uint64))]] = True
         slots: I32Array = due[open_]
         some: I32Array = slots[~self._held.has(slots)]
         return some

@@ -27,8 +27,8 @@ def parents(decided: list[Decision]) -> list[int]:
     return [int(d["ebpf_parent_id"]) for d in decided]
 
 
-def numbered(rows: list[Row]) -> list[Row]:
-    return [{"span_id": i + 1, "sent_span_id": i + 1, "digest": i + 1, **row} for i, row in enumerate(rows)]
+def numbered(rows: list[Row], first: int = 1) -> list[Row]:
+    return [{"span_id": i, "sent_span_id": i, "digest": i, **row} for i, row in enumerate(rows, first)]
 
 
 # --- inside a process -------------------------------------------------------------------------------------------------
@@ -222,6 +222,51 @@ def test_where_threads_tell_an_exit_waits_for_its_entry() -> None:
     assert not any(found[row["span_id"]] for row in calls)
     assert not any(d["method"] == Method.TIMING for d in decided)
     assert counts["threads_doubted"] == 0
+
+
+# --- threads that told nothing for a while ----------------------------------------------------------------------------
+
+
+def served(number: int, start: int, *, tid: int) -> list[Row]:
+    """A request that a process serves on one thread, the call that it makes, and who asked it."""
+    ids = {"sender": 1, "pid": 1, "tid": tid, "thread_trace_id": number}
+    rows = [
+        server(start_ns=start, end_ns=start + 6 * MS, **net(2 * number), **ids),
+        client(start_ns=start + MS, end_ns=start + 2 * MS, **net(2 * number + 1), **ids),
+        client(start_ns=start - MS, end_ns=start + 7 * MS, sender=2, **net(2 * number)),
+    ]
+    return numbered([row | {"ktime": row["start_ns"] - NOON + SECOND} for row in rows], 10 * number)
+
+
+CALLS = [served(n, NOON + 10 * n * MS, tid=n) for n in range(50, 54)]
+
+
+def found_late(first: list[Row], at: int, waits: tuple[int, int, int]) -> list[int]:
+    """Parents of the servers and then of the calls of CALLS.
+
+    These came so many ms after the rows that came first, and each of the three so many ms after that.
+    """
+    came = [(row, NOON + (at + wait) * MS) for rows in CALLS for row, wait in zip(rows, waits, strict=True)]
+    rows = [*first, *(row for row, _ in came)]
+    _, decided, counts = replay(rows, [NOON] * len(first) + [ns for _, ns in came], WINDOW)
+    assert counts["late_parents"] == 0
+    there = parents(decided)[len(first) :]
+    return there[::3] + there[1::3]
+
+
+def test_copies_crowd_no_thread() -> None:
+    """What a sender sends again does not overlap with itself: exits wait for an entry of their thread as ever."""
+    once = [row for n in range(1, 40) for row in served(n, NOON + 10 * n * MS, tid=n)]
+    assert found_late(once + once, 300, (800, 0, 900)) == [502, 512, 522, 532, 500, 510, 520, 530]
+
+
+@pytest.mark.parametrize("wait", [0, 100])
+@pytest.mark.parametrize("at", [300, 600, 950])
+def test_who_came_while_threads_told_nothing_finds_its_entry_afterwards(at: int, wait: int) -> None:
+    """Rows that their thread did not join when they came are joined when they are looked at, whatever is thought of the
+    threads by then. Who asked comes last, so that traces leave later than what is not known to be part of them."""
+    crowd = [row for n in range(1, 5) for row in served(n, NOON + n * MS, tid=1)]
+    assert found_late(crowd, at, (0, wait, 500)) == [502, 512, 522, 532, 500, 510, 520, 530]
 
 
 # --- restarts ---------------------------------------------------------------------------------------------------------
