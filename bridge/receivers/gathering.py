@@ -5,8 +5,8 @@ once. Nobody pays for it with more than a little time: a request waits WAIT_S at
 proportion, so that no sender is held below FULL_SPANS / WAIT_S spans a second, however few it sends at a time. Nobody
 waits for company that is not to be expected: a group goes once as many requests are here as there were at once of late.
 That number finds its level: while some wait others come, and are counted; a sender that waits for each answer is one.
-Only now and then is it tried whether anybody would come who never did. Where many small requests come, commits begin no
-more often than every PACE_S.
+Only now and then is it tried whether anybody would come who never did. Where many come at once, groups begin no more
+often than every PACE_S.
 """
 
 import asyncio
@@ -30,8 +30,9 @@ from bridge.telemetry.own_traces import UNTRACED, Trace
 
 WAIT_S, FULL_SPANS = 0.1, 512
 """How long a request of so many spans waits for others at most; one of fewer waits in proportion less."""
-PACE_S, MANY = 0.02, 8
-"""Where so many requests wait they are small, and go this long after those before them."""
+PACE_S, MANY = 0.01, 32
+"""Where so many requests waited at once of late a group goes this long after the one before; where fewer, in proportion
+sooner. A group costs as much as ten small requests: without this it has five of them, however many come."""
 MAX_SPANS, MAX_BYTES = 4096, 3 << 19
 """Of those that go together: with so many nothing is won by waiting for more."""
 FORGET_S = 1.0
@@ -294,9 +295,10 @@ class Gathering:
             return _AT_ONCE
         if self._under_way:  # what comes meanwhile may still join
             return _NEVER
-        pace_s = self._began_s + PACE_S if len(group.requests) >= MANY else _AT_ONCE
+        expected = max(self._peak, self._peak_before)
+        pace_s = self._began_s + PACE_S * min(1.0, expected / MANY)
         tries = self._tries and len(group.requests) == 1
-        if self._waiting >= max(self._peak, self._peak_before) and not tries:
+        if self._waiting >= expected and not tries:
             return pace_s
         return max(pace_s, group.due_s)
 

@@ -76,6 +76,12 @@ async def come_at_once(found: Gathering, commits: Commits, number: int) -> None:
     assert commits.spans[before:] == [gathering.MAX_SPANS] * number
 
 
+@pytest.fixture(autouse=True)
+def unpaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups may begin one right after the other."""
+    monkeypatch.setattr(gathering, "PACE_S", 0.0)
+
+
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request waits for ever for others, and what was there is expected for ever."""
@@ -165,6 +171,28 @@ async def test_it_is_tried_more_seldom_where_it_is_in_vain(monkeypatch: pytest.M
         await all_wait()
         assert commits.begun == 7
         tasks.start_soon(found.take, spans(512), "peer")
+
+
+@pytest.mark.usefixtures("patient")
+async def test_groups_are_paced_by_how_many_come_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though all that are expected are here, small as they are, a group goes a while after the one before; a full one
+    does not wait, and neither does one of a few where very many count as many."""
+    commits = Commits()
+    async with running(commits) as found, anyio.create_task_group() as tasks:
+        await come_at_once(found, commits, 3)
+        monkeypatch.setattr(gathering, "PACE_S", FOR_EVER)
+        for _ in range(3):
+            tasks.start_soon(found.take, spans(1), "peer")
+        await all_wait()
+        assert commits.spans[3:] == []
+        tasks.start_soon(found.take, spans(gathering.MAX_SPANS), "peer")
+        await all_wait()
+        assert commits.spans[3:] == [3, gathering.MAX_SPANS]
+        monkeypatch.setattr(gathering, "MANY", 1 << 62)
+        for _ in range(4):
+            tasks.start_soon(found.take, spans(1), "peer")
+        await all_wait()
+        assert commits.spans[5:] == [4]
 
 
 async def test_a_request_waits_no_longer_than_its_spans_are_worth(monkeypatch: pytest.MonkeyPatch) -> None:
