@@ -21,7 +21,7 @@ def count_departed(instruments: Instruments, departed: Departed) -> None:
     decisions = departed.departure.decisions
     for outcome, count in _by_code(decisions.outcome, Outcome):
         instruments.left_spans.add(count, {"outcome": outcome.name.lower()})
-    for method, count in _by_code(decisions.method, Method, decisions.outcome == Outcome.EXPORT):
+    for method, count in _by_code(decisions.method[decisions.outcome == Outcome.EXPORT], Method):
         instruments.edges.add(count, {"method": method.name.lower()})
     for verdict, count in left_traces(decisions).items():
         instruments.left_traces.add(count, {"verdict": verdict})
@@ -39,22 +39,14 @@ def left_traces(decisions: Decisions) -> dict[str, int]:
 
     Rows of one trace stand together, so a trace begins where the id differs from that of the row before.
     """
-    outcome, high, low = decisions.outcome, decisions.ebpf_trace_hi, decisions.ebpf_trace_lo
-    espans = (outcome == Outcome.EXPORT) | (outcome == Outcome.SAMPLED_OUT)
-    if not espans.all():
-        outcome, high, low = outcome[espans], high[espans], low[espans]
-    begins = np.ones(outcome.size, np.bool_)
+    espans = (decisions.outcome == Outcome.EXPORT) | (decisions.outcome == Outcome.SAMPLED_OUT)
+    high, low = decisions.ebpf_trace_hi[espans], decisions.ebpf_trace_lo[espans]
+    begins = np.ones(high.size, np.bool_)
     begins[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
-    return {VERDICTS[verdict]: count for verdict, count in _by_code(outcome, Outcome, begins)}
+    counted = _by_code(decisions.outcome[espans][begins], Outcome)
+    return {VERDICTS[outcome]: count for outcome, count in counted}
 
 
-def _by_code(
-    codes: NDArray[np.uint8], of: type[Code], among: NDArray[np.bool_] | None = None
-) -> list[tuple[Code, int]]:
-    """How often each code appears, those that do not left out. among: which rows count; None: all."""
-    found = []
-    for code in of:
-        here = codes == code
-        if count := int(np.count_nonzero(here if among is None else here & among)):
-            found.append((code, count))
-    return found
+def _by_code(codes: NDArray[np.uint8], of: type[Code]) -> list[tuple[Code, int]]:
+    """How often each code appears, those that do not left out."""
+    return [(of(code), count) for code, count in enumerate(np.bincount(codes).tolist()) if count]
