@@ -1,6 +1,6 @@
 """`make bench`: what a span costs the bridge, as whole processes on loopback, against the committed figures.
 
-    python -m tests.bench [--only TEXT ...] [--write] | --ci | --curves | --stages
+    python -m tests.bench [--only TEXT ...] [--write | --curves] | --ci | --stages
 
 The bridge runs on one core, generator and sink share another. Sampling 1.0, window 20 s unless a case needs none, every
 span has an id of its own, the sink counts distinct ids. CPU seconds are those of all processes and threads of the
@@ -70,7 +70,11 @@ def compare(cases: Sequence[Case], *, write: bool) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--only", nargs="+", default=[""], metavar="TEXT", help="cases with one of these in their names"
+        "--only",
+        nargs="+",
+        default=[""],
+        metavar="TEXT",
+        help="cases, or points of curves, with one of these in their names",
     )
     parser.add_argument("--write", action="store_true", help="keep what is measured as the committed figures")
     parser.add_argument("--ci", action="store_true", help="half a minute's worth")
@@ -82,7 +86,7 @@ def main() -> int:
         stage_table(512, "exact")
         return 0
     if args.curves:
-        return int(curves(say) > 0)
+        return int(curves(say, args.only) > 0)
     cases = [case for case in (SHORT_CASES if args.ci else CASES) if any(text in case.name for text in args.only)]
     return 0 if compare(cases, write=args.write) else 1
 

@@ -1,6 +1,6 @@
 """How cost grows: with the rate, the window, the attributes, the length of traces, and a backlog."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from tests.bench.backlog import SCALE, backlog
@@ -27,15 +27,19 @@ def loads() -> Iterator[tuple[str, Load]]:
         yield f"{spans:,} spans a trace", replace(BASE, trace_spans=spans)
 
 
-def curves(say: Callable[[str], None]) -> int:
-    """Measure and print every point; spans lost over all."""
+def curves(say: Callable[[str], None], only: Sequence[str] = ("",)) -> int:
+    """Measure and print every point with one of these texts in its name; spans lost over all."""
     say(f"calibration loop {loop_s():.3f} s\n| | CPU-s per million | peak MB | lost | |\n|---|---|---|---|---|")
     lost = 0
     for name, load in loads():
+        if not any(text in name for text in only):
+            continue
         figures = run(load)
         lost += figures.lost
         notes = "; ".join(figures.notes())
         say(f"| {name} | {figures.cpu_per_million:.1f} | {figures.peak_mb:.0f} | {figures.lost} | {notes} |")
+    if not any(text in "backlog" for text in only):
+        return lost
     piled = backlog(replace(BASE, rate=16_667, seconds=3600 / SCALE))
     say(f"\n{backlog.__doc__}")
     for key, value in piled.items():
