@@ -210,10 +210,12 @@ class SecondLook:
         coarse = (since >> max(int(since.max()).bit_length() - int(_TIME_BITS), 0)).astype(np.uint64)
         order = np.argsort(lines >> _TIME_BITS << _TIME_BITS | coarse)
         behind = np.flatnonzero(overlapping(lines[order], at[order], ends[entries][order]))
-        crowded, ahead = order[behind + 1], order[behind]
+        if not behind.size:
+            return
         # what was sent again does not overlap with itself
-        ids, digests = columns.span_id[entries], columns.digest[entries]
-        crowded = crowded[(ids[crowded] != ids[ahead]) | (digests[crowded] != digests[ahead])]
+        rows, ahead = entries[order[behind + 1]], entries[order[behind]]
+        other = (columns.span_id[rows] != columns.span_id[ahead]) | (columns.digest[rows] != columns.digest[ahead])
+        crowded = order[behind + 1][other]
         if crowded.size:
             process = process_keys(columns.sender[entries], columns.pid[entries], columns.service[entries])
             self._note_astray(now_ns, process[crowded], process, _CROWDED)

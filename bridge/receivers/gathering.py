@@ -6,7 +6,7 @@ proportion, so that no sender is held below FULL_SPANS / WAIT_S spans a second, 
 waits for company that is not to be expected: a group goes once as many requests are here as there were at once of late.
 That number finds its level: while some wait others come, and are counted; a sender that waits for each answer is one.
 Only now and then is it tried whether anybody would come who never did. Where many come at once, groups begin no more
-often than every PACE_S.
+often than every PACE_S, and each of many senders of few spans that wait for their answers may get below that.
 """
 
 import asyncio
