@@ -13,6 +13,7 @@ from bridge import __version__
 from bridge.config import load
 from bridge.errors import ConfigError, StoreDamaged
 from bridge.loading import for_good
+from bridge.pipeline.process import give_memory_back
 from bridge.telemetry.log_writer import flushed
 from bridge.telemetry.logs import configure_logging
 
@@ -52,6 +53,7 @@ def run_command(paths: tuple[Path, ...]) -> None:
       ENV_INPUT_EBPFTRACE_SAMPLING_RATE=1.0 espan-bridge run --config conf/bridge.toml
       espan-bridge run --config datakit.conf --config ebpftrace.conf
     """
+    give_memory_back()
     loaded = load(paths, os.environ)
     settings = loaded.settings
     configure_logging(settings.telemetry.log_level, settings.telemetry.log_format)
@@ -62,19 +64,12 @@ def run_command(paths: tuple[Path, ...]) -> None:
         logger.warning("a listener is open to others", extra={"warning": warning})
     # imported here: it takes a while, and mistakes in the settings are told before
     with for_good():
-        from bridge.pipeline.process import (
-            give_memory_back,
-            keep_no_core_dumps,
-            leaves,
-            quiet_grpc,
-            raise_descriptor_limit,
-        )
+        from bridge.pipeline.process import keep_no_core_dumps, leaves, quiet_grpc, raise_descriptor_limit
 
         quiet_grpc()
         keep_no_core_dumps()
         from bridge.pipeline.run import serve
 
-    give_memory_back()
     raise_descriptor_limit()
     try:
         anyio.run(serve, settings)

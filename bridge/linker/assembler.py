@@ -9,8 +9,8 @@ trace.
 What rows do not share as keys is found by a second look (`second_look`), where the options ask for it (`timing`): it
 holds edges of rows that wait, and unites their groups.
 
-What is decided depends on rows, their times of arrival and the times of ticks alone, not on how rows are cut into
-calls of `add`, nor on a restart in between (`restore`).
+What is decided depends on rows, their times of arrival, the times of ticks and what is allowed to timing
+(`limit_timing`) alone, not on how rows are cut into calls of `add`, nor on a restart in between (`restore`).
 """
 
 from collections import Counter, deque
@@ -127,6 +127,11 @@ class Assembler:
     def remember_at_most(self, rows: int) -> None:
         """Of rows that left keep no more than these from the next tick on; those that left longest ago go first."""
         self._most_left = rows
+
+    def limit_timing(self, effort: float) -> None:
+        """Let timing look at this share, of 0 to 1, of `timing_budget` from now on."""
+        if self._second is not None:
+            self._second.limit_timing(effort)
 
     def add(self, batch: int, columns: SpanColumns, arrival_ns: int) -> None:
         """Take the rows of a stored batch, which arrived at this time."""

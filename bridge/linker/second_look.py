@@ -78,7 +78,8 @@ class SecondLook:
 
     def __init__(self, rows: WaitingRows, groups: PlainGroups, options: LinkOptions, window_ns: int) -> None:
         self._rows, self._groups = rows, groups
-        self._options = replace(options, timing_budget=options.timing_budget // BEATS)
+        self._budget = options.timing_budget // BEATS
+        self._options = replace(options, timing_budget=self._budget)
         self._every_ns, self._delay_ns, self._window_ns = max(1, window_ns // BEATS), window_ns // 2, window_ns
         self._young, self._due = Checks(), Checks()
         self._open = OpenRows(rows, groups)
@@ -90,6 +91,10 @@ class SecondLook:
         """Those that were seen after this tell nothing now."""
         self.counts: Counter[str] = Counter()
         """What was counted since this was cleared."""
+
+    def limit_timing(self, effort: float) -> None:
+        """Let timing look at this share of its budget from the next beat on."""
+        self._options = replace(self._options, timing_budget=int(self._budget * effort))
 
     # --- when --------------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from bridge.linker.narrow import bits_in, gather, scatter
+from bridge.linker.room import Room
 
 I32Array = NDArray[np.int32]
 U64Array = NDArray[np.uint64]
@@ -23,24 +24,24 @@ class NarrowColumn:
     A column in which nothing but 0 was ever put takes no memory.
     """
 
-    __slots__ = ("_bits", "_capacity", "_dtype", "_kept")
+    __slots__ = ("_bits", "_capacity", "_dtype", "_room")
 
     def __init__(self, dtype: DTypeLike) -> None:
         self._dtype = np.dtype(dtype)
         self._bits = _BITS[self._dtype.itemsize]
-        self._kept: NDArray[np.unsignedinteger] | None = None
+        self._room: Room | None = None
         self._capacity = 0
 
     @property
     def row_bytes(self) -> int:
         """Bytes one row takes at present."""
-        return 0 if self._kept is None else self._kept.itemsize
+        return 0 if self._room is None else self._room.array.itemsize
 
     def resize(self, capacity: int) -> None:
         """Make room for slots below `capacity`; what is in them stays."""
+        if self._room is not None:
+            self._room.resize(capacity)
         self._capacity = capacity
-        if self._kept is not None:
-            self._kept = self._widened(self._kept.dtype)
 
     def put(self, slots: I32Array | slice, values: NDArray[np.generic]) -> None:
         """Write values, of this column's dtype, into slots."""
@@ -48,28 +49,27 @@ class NarrowColumn:
         width = self._bits.itemsize
         top = bits_in(given.view(np.uint8), width) if self.row_bytes < width else 0
         if top >> (8 * self.row_bytes):
-            self._kept = self._widened(np.min_scalar_type(top))
-        if self._kept is None:
+            self._widen(np.min_scalar_type(top))
+        if self._room is None:
             return
         if isinstance(slots, slice):
-            self._kept[slots] = given.view(self._bits)
+            self._room.array[slots] = given.view(self._bits)
         else:
-            scatter(self._kept.view(np.uint8), self.row_bytes, slots, given.view(np.uint8), width)
+            scatter(self._room.array.view(np.uint8), self.row_bytes, slots, given.view(np.uint8), width)
 
     def take(self, slots: I32Array) -> NDArray[np.generic]:
         """The values in these slots, in their own dtype."""
-        if self._kept is None:
+        if self._room is None:
             return np.zeros(slots.size, self._dtype)
         values = np.empty(slots.size, self._dtype)
-        gather(self._kept.view(np.uint8), self.row_bytes, slots, values.view(np.uint8), self._bits.itemsize)
+        gather(self._room.array.view(np.uint8), self.row_bytes, slots, values.view(np.uint8), self._bits.itemsize)
         return values
 
-    def _widened(self, dtype: np.dtype[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
-        wider = np.zeros(self._capacity, dtype)
-        if self._kept is not None:
-            kept = self._kept[: self._capacity]
-            wider[: kept.size] = kept
-        return wider
+    def _widen(self, dtype: np.dtype[np.unsignedinteger]) -> None:
+        wider = Room(self._capacity, dtype)
+        if self._room is not None:
+            wider.array[:] = self._room.array
+        self._room = wider
 
 
 class RepeatedColumn:

@@ -12,6 +12,7 @@ from bridge.errors import StoreUnavailable
 from bridge.linker import Assembler, Departed
 from bridge.pipeline.clock import Clock
 from bridge.pipeline.departures import count_departed
+from bridge.pipeline.effort import Effort
 from bridge.pipeline.ingest import Arrivals
 from bridge.telemetry import Instruments
 
@@ -21,6 +22,11 @@ FORGET_EVERY_NS = 5 * 10**9
 RETRY_COMMIT_S = 1.0
 ROW_BYTES = 1500
 """What a row takes while it is linked, decided on, read back and encoded, its payload apart."""
+CATCH_UP_TICKS = 4
+"""What came within the time of so many ticks, or commits, goes into one. A linker that is further behind catches up as
+if it had kept up: traces leave in between, instead of being looked at together with all that came since."""
+EFFORT_S = 0.25
+"""Linking that takes longer is noted in parts: each is done with the effort that the one before leaves time for."""
 FEWEST_ROWS = 1000
 """That leave in a tick whatever it takes: each tick is a transaction."""
 
@@ -46,6 +52,11 @@ class Drain:
         self._instruments, self._tick_s, self._late_window_ns = instruments, tick_s, late_window_ns
         self._committed, self._tick_bytes = committed, tick_bytes
         self._forgot_ns = clock.now_ns()
+        self._effort = Effort(time.monotonic())
+        self._arrived: deque[Arrival] = deque()
+        """What the linker has not seen yet."""
+        self._commit_s = 0.0
+        """How long the last commit took."""
         self._given_up = False
         """Whether decisions were made that will not be committed: the linker is ahead of the store from then on."""
         self.leave_from_ns = 1 << 62
@@ -85,7 +96,7 @@ class Drain:
             pass
 
     async def tick(self, *, force: bool = False) -> bool:
-        """One tick; with `force` everything that waits may leave. Returns whether rows were left for the next one.
+        """One tick; with `force` everything that waits may leave. Returns whether another one is due at once.
 
         When the caller is cancelled the tick is completed, unless the store refuses to commit it: then its decisions
         are given up, and made again from the store after the next start. Further ticks do nothing then.
@@ -95,7 +106,10 @@ class Drain:
         started = time.perf_counter()
         now = min(self._clock.now_ns(), self.closed_ns)
         await self._ingest.collect()
-        arrivals = deque(self._ingest.take())
+        self._arrived.extend(self._ingest.take())
+        arrivals = self._next_arrivals()
+        if behind := bool(self._arrived):
+            now, force = min(now, arrivals[-1].arrival_ns), False
         with self._instruments.tracer.begin("tick") as trace:
             if arrivals or self._assembler.retained:
                 with anyio.CancelScope(shield=True):
@@ -103,7 +117,7 @@ class Drain:
             else:
                 departed = self._link(arrivals, now, force)  # of nothing: done before a thread had begun
             trace.mark("link")
-            self._ingest.waiting_in_linker = self._assembler.waiting
+            self._ingest.waiting_in_linker = self._assembler.waiting + sum(len(a.columns) for a in self._arrived)
             if len(departed.departure):
                 await self._commit(departed, now)
                 trace.mark("commit")
@@ -116,20 +130,40 @@ class Drain:
         if now - self._forgot_ns >= FORGET_EVERY_NS:
             self._forgot_ns = now
             await self._forget(now)
-        return departed.more
+        return departed.more or behind
+
+    def _next_arrivals(self) -> deque[Arrival]:
+        """The first of what arrived: all of it, unless the linker is behind."""
+        arrivals: deque[Arrival] = deque()
+        if self._arrived:
+            part_s = CATCH_UP_TICKS * max(self._tick_s, self._commit_s)
+            until_ns = self._arrived[0].arrival_ns + int(part_s * 1e9)
+            while self._arrived and self._arrived[0].arrival_ns <= until_ns:
+                arrivals.append(self._arrived.popleft())
+        return arrivals
 
     def _link(self, arrivals: deque[Arrival], now: int, force: bool) -> Departed:
+        begun = time.monotonic()
         while arrivals:  # columns are freed as they are taken over
             arrival = arrivals.popleft()
             self._assembler.add(arrival.number, arrival.columns, arrival.arrival_ns)
+            if (now_s := time.monotonic()) - begun >= EFFORT_S:
+                self._note_effort(now_s - begun, now_s)
+                begun = now_s
         most = None
         if self._tick_bytes is not None:
             most = max(FEWEST_ROWS, int(self._tick_bytes / (ROW_BYTES + self._ingest.span_bytes)))
-        return self._assembler.tick(now, leave=force or now >= self.leave_from_ns, force=force, most=most)
+        departed = self._assembler.tick(now, leave=force or now >= self.leave_from_ns, force=force, most=most)
+        now_s = time.monotonic()
+        self._note_effort(now_s - begun, now_s)
+        return departed
+
+    def _note_effort(self, linking_s: float, now_s: float) -> None:
+        self._assembler.limit_timing(self._effort.note(linking_s, now_s))
 
     async def _commit(self, departed: Departed, now: int) -> None:
         """Commit until it works: the linker has decided, and a decision must not change."""
-        self._given_up = True
+        self._given_up, begun_s = True, time.monotonic()
         while True:
             try:
                 with anyio.CancelScope(shield=True):
@@ -143,6 +177,7 @@ class Drain:
                 if self.stuck:
                     logger.warning("decisions can be committed again")
                 self.stuck, self._given_up = "", False
+                self._commit_s = time.monotonic() - begun_s
                 return
 
     async def _forget(self, now: int) -> None:

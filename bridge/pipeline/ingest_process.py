@@ -26,9 +26,10 @@ def main() -> None:
         import anyio
 
         from bridge.pipeline.process import give_memory_back, raise_descriptor_limit
+
+        give_memory_back()
         from bridge.pipeline.worker import work
 
-    give_memory_back()
     raise_descriptor_limit()
     sys.exit(anyio.run(work, channel))
 

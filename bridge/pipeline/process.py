@@ -22,7 +22,10 @@ LOG_AGAIN_S = 60.0
 
 
 def give_memory_back() -> None:
-    """Let freed memory go back to the system. Does nothing where MALLOC_* variables or another C library decide."""
+    """Let freed memory go back to the system. Does nothing where MALLOC_* variables or another C library decide.
+
+    To be called before another thread is there: each has an arena by then, and keeps it.
+    """
     if any(name.startswith("MALLOC_") for name in os.environ):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

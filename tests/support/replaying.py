@@ -30,13 +30,15 @@ def replay(
     groups: type[PlainGroups] | None = None,
     restarts: Collection[int] = (),
     force: bool = False,
+    effort: float = 1.0,
 ) -> tuple[Run, list[Decision], dict[str, int]]:
     """Let rows come at these times; what became of it, the decision on each row, and all counts.
 
     Ticks come 16 times in a window, restarts before ticks of these numbers. force: the tick after the last row came is
-    the last one.
+    the last one. effort: what is allowed to timing.
     """
     run, counts, place = Run(options, window, groups), dict[str, int](), dict[tuple[int, int], int]()
+    run.assembler.limit_timing(effort)
     every, ticks = window.window_ns // 16, 0
     order = sorted(range(len(rows)), key=lambda i: at_ns[i])
     now = at_ns[order[0]]

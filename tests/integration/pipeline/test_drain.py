@@ -42,6 +42,36 @@ async def test_a_trace_leaves_a_window_after_its_last_span_came(tmp_path: Path) 
         assert parts.drain.last_tick == tick.tick
 
 
+async def test_a_linker_that_is_behind_catches_up_as_if_it_had_kept_up(tmp_path: Path) -> None:
+    """What came while no tick could be made leaves when it would have left, in ticks that follow at once."""
+    step_ns, traces = WINDOW_NS // 4, 12
+    left: dict[str, list[set[int]]] = {}
+    for way in ("in time", "behind"):
+        async with running_parts(tmp_path / way) as parts:
+            for first in range(traces):
+                await consume_all(parts, espan_batches(1, first))
+                if way == "in time" and first < traces - 1:
+                    await parts.drain.tick()
+                parts.clock.move_on(step_ns)
+            while await parts.drain.tick():
+                assert parts.ingest.waiting == 9 * traces - sum(len(tick) for tick in await parts.ticks())
+            left[way] = [set(tick.decisions.span_id.tolist()) for tick in await parts.ticks()]
+    assert len(left["in time"]) > traces // 2
+    assert left["behind"] == left["in time"]
+
+
+async def test_force_waits_for_all_that_came(tmp_path: Path) -> None:
+    """A stop that lets everything leave does not cut a trace where the linker happens to be."""
+    early, late = espan_batches(1)[:2], espan_batches(1)[2:]
+    async with running_parts(tmp_path) as parts:
+        await consume_all(parts, early)
+        parts.clock.move_on(WINDOW_NS // 2)
+        await consume_all(parts, late)
+        await parts.drain.flush()
+        (tick,) = await parts.ticks()
+        assert len(tick) == 9
+
+
 async def test_an_ordinary_span_leaves_at_the_next_tick(tmp_path: Path) -> None:
     """It waits for nobody."""
     async with running_parts(tmp_path) as parts:

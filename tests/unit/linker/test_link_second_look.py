@@ -80,6 +80,19 @@ def test_timing_over_budget_is_skipped_and_counted() -> None:
     assert counts["timing_skipped"] == int(process.exits.sum())
 
 
+def test_timing_looks_at_no_more_than_its_share() -> None:
+    """What is allowed to timing for now is a share of its budget, which here takes half of it at most."""
+    process = sequential(50, every_us=4000)
+    rows = rows_of(process.columns)
+    budget = replace(IN_PART, timing_budget=100_000)
+    _, decided, counts = replay(rows, ends(rows), WINDOW, options=budget, effort=0.5)
+    assert counts["timing_skipped"] == 0
+    assert any(parents(decided))
+    _, decided, counts = replay(rows, ends(rows), WINDOW, options=budget, effort=0.00001)
+    assert not any(parents(decided))
+    assert counts["timing_skipped"] == int(process.exits.sum())
+
+
 def test_unsure_edges_are_none() -> None:
     """Below `min_confidence` a span stays without a parent; nothing is sure to 1.0."""
     process = sequential(50, every_us=4000)
