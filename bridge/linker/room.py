@@ -28,7 +28,7 @@ class Room:
             self._map.resize(max(1, capacity * dtype.itemsize))
         except (BufferError, SystemError):  # somebody else looks at it, or the system cannot move a map
             larger = _mapped(capacity * dtype.itemsize)
-            larger[: n * dtype.itemsize] = self._map[: n * dtype.itemsize]
+            larger[: n * dtype.itemsize] = memoryview(self._map)[: n * dtype.itemsize]
             self._map, n = larger, capacity
         except OSError as exc:
             raise MemoryError(f"no room for {capacity} values of {dtype}") from exc

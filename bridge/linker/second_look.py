@@ -94,7 +94,9 @@ class SecondLook:
 
     def limit_timing(self, effort: float) -> None:
         """Let timing look at this share of its budget from the next beat on."""
-        self._options = replace(self._options, timing_budget=int(self._budget * effort))
+        budget = int(self._budget * effort)
+        if budget != self._options.timing_budget:
+            self._options = replace(self._options, timing_budget=budget)
 
     # --- when --------------------------------------------------------------------------------------------------------
 

@@ -202,12 +202,12 @@ class SlotStore:
         return slots
 
     def _grow(self, least: int) -> None:
-        self.capacity = max(MIN_CAPACITY, 1 << (least - 1).bit_length())
-        for column in self._columns.values():
-            column.resize(self.capacity)
-        free = np.empty(self.capacity, np.int32)
+        capacity = max(MIN_CAPACITY, 1 << (least - 1).bit_length())
+        free = np.empty(capacity, np.int32)
         free[: self._n_free] = self._free[: self._n_free]
-        self._free = free
+        for column in self._columns.values():
+            column.resize(capacity)
+        self.capacity, self._free = capacity, free
 
     def put(self, slots: I32Array, values: Mapping[str, NDArray[np.generic]]) -> None:
         """Write columns (each of slots.size values) into slots; every column of the store must be given."""

@@ -2,14 +2,14 @@
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 
 import anyio
 
-from bridge.component import Arrival, SpanStore
+from bridge.component import SpanStore
 from bridge.errors import StoreUnavailable
 from bridge.linker import Assembler, Departed
+from bridge.pipeline.catching_up import Backlog, Part
 from bridge.pipeline.clock import Clock
 from bridge.pipeline.departures import count_departed
 from bridge.pipeline.effort import Effort
@@ -22,9 +22,6 @@ FORGET_EVERY_NS = 5 * 10**9
 RETRY_COMMIT_S = 1.0
 ROW_BYTES = 1500
 """What a row takes while it is linked, decided on, read back and encoded, its payload apart."""
-CATCH_UP_TICKS = 4
-"""What came within the time of so many ticks, or commits, goes into one. A linker that is further behind catches up as
-if it had kept up: traces leave in between, instead of being looked at together with all that came since."""
 EFFORT_S = 0.25
 """Linking that takes longer is noted in parts: each is done with the effort that the one before leaves time for."""
 FEWEST_ROWS = 1000
@@ -53,10 +50,9 @@ class Drain:
         self._committed, self._tick_bytes = committed, tick_bytes
         self._forgot_ns = clock.now_ns()
         self._effort = Effort(time.monotonic())
-        self._arrived: deque[Arrival] = deque()
-        """What the linker has not seen yet."""
-        self._commit_s = 0.0
-        """How long the last commit took."""
+        self._backlog = Backlog(tick_s)
+        self._linking_s = 0.0
+        """How long the last tick took in linking."""
         self._given_up = False
         """Whether decisions were made that will not be committed: the linker is ahead of the store from then on."""
         self.leave_from_ns = 1 << 62
@@ -90,9 +86,9 @@ class Drain:
             more = await self.tick()
             await anyio.sleep(0 if more else max(0.0, self._tick_s - (time.monotonic() - started)))
 
-    async def flush(self) -> None:
-        """Let everything leave that waits."""
-        while await self.tick(force=True):
+    async def flush(self, *, force: bool = True) -> None:
+        """Link all that arrived; with `force` let everything leave that waits, else what may."""
+        while await self.tick(force=force):
             pass
 
     async def tick(self, *, force: bool = False) -> bool:
@@ -104,20 +100,20 @@ class Drain:
         if self._given_up:
             return False
         started = time.perf_counter()
-        now = min(self._clock.now_ns(), self.closed_ns)
+        begun_ns = self._clock.now_ns()
+        now = min(begun_ns, self.closed_ns)
         await self._ingest.collect()
-        self._arrived.extend(self._ingest.take())
-        arrivals = self._next_arrivals()
-        if behind := bool(self._arrived):
-            now, force = min(now, arrivals[-1].arrival_ns), False
+        self._backlog.extend(self._ingest.take())
+        part = self._backlog.next(now)
+        force = force and part.last
         with self._instruments.tracer.begin("tick") as trace:
-            if arrivals or self._assembler.retained:
+            if part.arrivals or self._assembler.retained:
                 with anyio.CancelScope(shield=True):
-                    departed = await anyio.to_thread.run_sync(self._link, arrivals, now, force)
+                    departed = await anyio.to_thread.run_sync(self._link, part, force)
             else:
-                departed = self._link(arrivals, now, force)  # of nothing: done before a thread had begun
+                departed = self._link(part, force)  # of nothing: done before a thread had begun
             trace.mark("link")
-            self._ingest.waiting_in_linker = self._assembler.waiting + sum(len(a.columns) for a in self._arrived)
+            self._ingest.waiting_in_linker = self._assembler.waiting + self._backlog.spans
             if len(departed.departure):
                 await self._commit(departed, now)
                 trace.mark("commit")
@@ -130,22 +126,14 @@ class Drain:
         if now - self._forgot_ns >= FORGET_EVERY_NS:
             self._forgot_ns = now
             await self._forget(now)
-        return departed.more or behind
+        tick_s = (self._clock.now_ns() - begun_ns) / 1e9
+        self._backlog.took(tick_s - self._linking_s, more=departed.more)
+        return departed.more or not part.last
 
-    def _next_arrivals(self) -> deque[Arrival]:
-        """The first of what arrived: all of it, unless the linker is behind."""
-        arrivals: deque[Arrival] = deque()
-        if self._arrived:
-            part_s = CATCH_UP_TICKS * max(self._tick_s, self._commit_s)
-            until_ns = self._arrived[0].arrival_ns + int(part_s * 1e9)
-            while self._arrived and self._arrived[0].arrival_ns <= until_ns:
-                arrivals.append(self._arrived.popleft())
-        return arrivals
-
-    def _link(self, arrivals: deque[Arrival], now: int, force: bool) -> Departed:
-        begun = time.monotonic()
-        while arrivals:  # columns are freed as they are taken over
-            arrival = arrivals.popleft()
+    def _link(self, part: Part, force: bool) -> Departed:
+        started = begun = time.monotonic()
+        while part.arrivals:  # columns are freed as they are taken over
+            arrival = part.arrivals.popleft()
             self._assembler.add(arrival.number, arrival.columns, arrival.arrival_ns)
             if (now_s := time.monotonic()) - begun >= EFFORT_S:
                 self._note_effort(now_s - begun, now_s)
@@ -153,9 +141,11 @@ class Drain:
         most = None
         if self._tick_bytes is not None:
             most = max(FEWEST_ROWS, int(self._tick_bytes / (ROW_BYTES + self._ingest.span_bytes)))
-        departed = self._assembler.tick(now, leave=force or now >= self.leave_from_ns, force=force, most=most)
+        leave = force or part.at_ns >= self.leave_from_ns
+        departed = self._assembler.tick(part.at_ns, leave=leave, force=force, most=most)
         now_s = time.monotonic()
         self._note_effort(now_s - begun, now_s)
+        self._linking_s = now_s - started
         return departed
 
     def _note_effort(self, linking_s: float, now_s: float) -> None:
@@ -163,7 +153,7 @@ class Drain:
 
     async def _commit(self, departed: Departed, now: int) -> None:
         """Commit until it works: the linker has decided, and a decision must not change."""
-        self._given_up, begun_s = True, time.monotonic()
+        self._given_up = True
         while True:
             try:
                 with anyio.CancelScope(shield=True):
@@ -177,7 +167,6 @@ class Drain:
                 if self.stuck:
                     logger.warning("decisions can be committed again")
                 self.stuck, self._given_up = "", False
-                self._commit_s = time.monotonic() - begun_s
                 return
 
     async def _forget(self, now: int) -> None:

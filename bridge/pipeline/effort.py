@@ -26,6 +26,7 @@ class Effort:
     def __init__(self, now_s: float) -> None:
         self.value = 1.0
         self._debt_s, self._at_s = 0.0, now_s
+        self._told = False
 
     def note(self, linking_s: float, now_s: float) -> float:
         """Take note of linking that took so long since the last note, and ended now; return the effort from now on."""
@@ -34,16 +35,21 @@ class Effort:
         # the next burst is for when effort is whole again
         least_s = BURST_S - RESERVE_S if self.value < 1.0 else 0.0
         self._debt_s = min(max(least_s, self._debt_s + over_s), BURST_S + RESERVE_S)
-        before = self.value
         if self._debt_s > BURST_S and over_s > 0:
             self.value = max(LEAST, self.value * CUT ** min(linking_s, 1.0))
-        elif self._debt_s < BURST_S and before < 1.0:
+        elif self._debt_s < BURST_S and self.value < 1.0:
             self.value = min(1.0, self.value * GROWTH ** min(passed_s, 10.0))
-        if before == 1.0 > self.value:
+        self._tell()
+        return self.value
+
+    def _tell(self) -> None:
+        """Say that it began, and that it is over: not where effort is just about right, again and again."""
+        if self.value < 1.0 and not self._told:
+            self._told = True
             logger.warning(
                 "linking by timing takes longer than there is time for; some exits stay without a parent",
                 extra={"counter": "timing_skipped"},
             )
-        elif self.value == 1.0 > before:
+        elif self._told and self._debt_s < BURST_S / 2:
+            self._told = False
             logger.info("there is time again for all linking by timing")
-        return self.value

@@ -314,7 +314,7 @@ class Bridge:
     async def _finish(self, deadline: float) -> None:
         """Link what arrived last, then wait for the exporters, until the deadline at most."""
         with anyio.CancelScope(deadline=deadline) as scope:
-            await (self._drain.flush() if self._settings.store.flush_on_stop else self._drain.tick())
+            await self._drain.flush(force=self._settings.store.flush_on_stop)
             for delivery in self._deliveries:
                 await delivery.drained(self._drain.last_tick)
         level = logging.WARNING if scope.cancelled_caught else logging.INFO

@@ -69,3 +69,11 @@ def test_it_is_told_once_each_way(caplog: pytest.LogCaptureFixture) -> None:
         linker.work(50, whole_s=10 * TICK_S)
         linker.work(100, whole_s=0.0)
     assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.INFO]
+
+
+def test_a_load_that_is_just_too_much_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Not each time that effort is whole for a moment."""
+    linker = Linker()
+    with caplog.at_level(logging.INFO):
+        linker.work(1200, whole_s=1.05 * SHARE * TICK_S)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
