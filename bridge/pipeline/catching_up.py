@@ -19,7 +19,7 @@ class Part:
 
     arrivals: deque[Arrival]
     at_ns: int
-    """The time at which what is quiet may leave; never before that of the part before."""
+    """The time as of which it is linked, and what is quiet may leave; parts of a backlog have different ones."""
     last: bool
     """Whether nothing is left behind it."""
 
@@ -34,7 +34,7 @@ class Backlog:
         self._tick_s, self._part_s = tick_s, 0.0
         self._arrivals: deque[Arrival] = deque()
         self._at_ns = 0
-        self._more = False
+        self._more = self._behind = False
         self.took(0.0, more=False)
 
     @property
@@ -56,7 +56,10 @@ class Backlog:
                 arrivals.append(self._arrivals.popleft())
                 at_ns = max(at_ns, arrivals[-1].arrival_ns)
         last = not self._arrivals
-        self._at_ns = max(self._at_ns, now_ns if last else min(at_ns, now_ns))
+        # what leaves in two ticks did so one after the other, also for a linker that is told of it after a restart
+        after_ns = self._at_ns + (self._behind or not last)
+        self._at_ns = max(after_ns, now_ns if last else min(at_ns, now_ns))
+        self._behind = not last
         return Part(arrivals, self._at_ns, last)
 
     def took(self, besides_s: float, *, more: bool) -> None:
