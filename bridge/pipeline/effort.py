@@ -47,9 +47,9 @@ class Effort:
         if self.value < 1.0 and not self._told:
             self._told = True
             logger.warning(
-                "linking by timing takes longer than there is time for; some exits stay without a parent",
+                "linking takes longer than there is time for; timing looks at less, and exits beyond stay without a parent",
                 extra={"counter": "timing_skipped"},
             )
         elif self._told and self._debt_s < BURST_S / 2:
             self._told = False
-            logger.info("there is time again for all linking by timing")
+            logger.info("there is time for linking again; timing looks at everything")
