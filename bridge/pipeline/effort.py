@@ -47,7 +47,7 @@ class Effort:
         if self.value < 1.0 and not self._told:
             self._told = True
             logger.warning(
-                "linking takes longer than there is time for; timing looks at less, and exits beyond stay without a parent",
+                "linking takes longer than there is time for; timing looks at less, and leaves exits without a parent",
                 extra={"counter": "timing_skipped"},
             )
         elif self._told and self._debt_s < BURST_S / 2:
