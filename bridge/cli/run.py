@@ -13,7 +13,6 @@ from bridge import __version__
 from bridge.config import load
 from bridge.errors import ConfigError, StoreDamaged
 from bridge.loading import for_good
-from bridge.pipeline.process import give_memory_back
 from bridge.telemetry.log_writer import flushed
 from bridge.telemetry.logs import configure_logging
 
@@ -53,17 +52,19 @@ def run_command(paths: tuple[Path, ...]) -> None:
       ENV_INPUT_EBPFTRACE_SAMPLING_RATE=1.0 espan-bridge run --config conf/bridge.toml
       espan-bridge run --config datakit.conf --config ebpftrace.conf
     """
-    give_memory_back()
     loaded = load(paths, os.environ)
     settings = loaded.settings
+    # imported here, as what follows: mistakes in the settings are told before
+    from bridge.pipeline.process import give_memory_back
+
+    give_memory_back()  # before the log has its thread
     configure_logging(settings.telemetry.log_level, settings.telemetry.log_format)
     logger.info("starting", extra={"version": __version__, "config": [str(path) for path in paths], "pid": os.getpid()})
     for warning in loaded.warnings:
         logger.warning("odd setting", extra={"warning": warning})
     for warning in loaded.exposed:
         logger.warning("a listener is open to others", extra={"warning": warning})
-    # imported here: it takes a while, and mistakes in the settings are told before
-    with for_good():
+    with for_good():  # it takes a while
         from bridge.pipeline.process import keep_no_core_dumps, leaves, quiet_grpc, raise_descriptor_limit
 
         quiet_grpc()
