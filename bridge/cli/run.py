@@ -55,7 +55,13 @@ def run_command(paths: tuple[Path, ...]) -> None:
     loaded = load(paths, os.environ)
     settings = loaded.settings
     # imported here, as what follows: mistakes in the settings are told before
-    from bridge.pipeline.process import give_memory_back
+    from bridge.pipeline.process import (
+        give_memory_back,
+        keep_no_core_dumps,
+        leaves,
+        quiet_grpc,
+        raise_descriptor_limit,
+    )
 
     give_memory_back()  # before the log has its thread
     configure_logging(settings.telemetry.log_level, settings.telemetry.log_format)
@@ -64,11 +70,9 @@ def run_command(paths: tuple[Path, ...]) -> None:
         logger.warning("odd setting", extra={"warning": warning})
     for warning in loaded.exposed:
         logger.warning("a listener is open to others", extra={"warning": warning})
+    quiet_grpc()
+    keep_no_core_dumps()
     with for_good():  # it takes a while
-        from bridge.pipeline.process import keep_no_core_dumps, leaves, quiet_grpc, raise_descriptor_limit
-
-        quiet_grpc()
-        keep_no_core_dumps()
         from bridge.pipeline.run import serve
 
     raise_descriptor_limit()

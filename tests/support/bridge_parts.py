@@ -78,13 +78,15 @@ async def running_parts(
     max_waiting_spans: int = 10_000,
     at_once: bool = True,
     tick_bytes: int | None = None,
+    timing: bool = False,
 ) -> AsyncIterator[Parts]:
     """Parts on the store in this folder, recovered; with `at_once` traces may leave without the wait after a start."""
     clock, instruments = clock or HandClock(), instruments or Instruments()
     kept = store(folder, instruments=instruments)
     ingest = Ingest(kept, clock, room=FixedRoom(max_waiting_spans))
     assembler = Assembler(
-        LinkOptions(sampling_rate=1.0), WindowOptions(window_ns=WINDOW_NS, late_window_ns=LATE_WINDOW_NS)
+        LinkOptions(sampling_rate=1.0, timing=timing),
+        WindowOptions(window_ns=WINDOW_NS, late_window_ns=LATE_WINDOW_NS),
     )
     drain = Drain(
         kept,

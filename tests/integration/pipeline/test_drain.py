@@ -3,16 +3,21 @@
 from pathlib import Path
 
 import anyio
+import numpy as np
 import pytest
 
+from bridge.cli.simulation import Simulation
+from bridge.codec.otlp_protobuf import decode_request
 from bridge.errors import StoreUnavailable
 from bridge.pipeline import drain as drain_module
-from bridge.spans import Departure
+from bridge.pipeline import effort
+from bridge.spans import Departure, Method
 from bridge.store import SqliteStore
 from bridge.telemetry import Instruments
 from bridge.telemetry.metrics import running_metrics
 from tests.support.bridge_parts import (
     LATE_WINDOW_NS,
+    START_NS,
     WINDOW_NS,
     HandClock,
     Parts,
@@ -70,6 +75,59 @@ async def test_force_waits_for_all_that_came(tmp_path: Path) -> None:
         await parts.drain.flush()
         (tick,) = await parts.ticks()
         assert len(tick) == 9
+
+
+async def test_a_linker_that_is_behind_takes_more_where_ticks_are_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would fall behind for good: here the time of two batches passes with each tick, besides linking."""
+    async with running_parts(tmp_path) as parts:
+
+        async def collect() -> None:
+            parts.clock.move_on(2 * S)
+
+        monkeypatch.setattr(parts.ingest, "collect", collect)
+        for _ in range(40):
+            await parts.ingest.consume(ordinary_batch())
+            parts.clock.move_on(S)
+        ticks = 1
+        while await parts.drain.tick():
+            ticks += 1
+        assert 2 < ticks < 12
+        assert parts.ingest.waiting == 0
+
+
+async def test_a_stop_links_all_that_came(tmp_path: Path) -> None:
+    """Without force, too: ordinary spans leave however far behind the linker is, traces that are not quiet yet wait."""
+    async with running_parts(tmp_path) as parts:
+        for _ in range(10):
+            await parts.ingest.consume(ordinary_batch())
+            parts.clock.move_on(S)
+        await consume_all(parts, espan_batches(1))
+        await parts.drain.flush(force=False)
+        assert sum(len(tick) for tick in await parts.ticks()) == 10
+        assert parts.ingest.waiting == 9
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0], ids=["no time", "time"])
+async def test_timing_is_given_what_there_is_time_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    """Where linking takes more than it may, exits whose thread nobody knows stay alone."""
+    monkeypatch.setattr(effort, "SHARE", share)
+    monkeypatch.setattr(effort, "BURST_S", 0.0)
+    monkeypatch.setattr(effort, "CUT", 0.0)
+    monkeypatch.setattr(effort, "LEAST", 0.0)
+    simulation = Simulation(attributes=4)
+    requests = simulation.requests(simulation.traces(0, np.full(3, START_NS, np.uint64)), 512)
+    batches = [decode_request(request.data, peer="127.0.0.1").batch for request in requests]
+    async with running_parts(tmp_path, timing=True) as parts:
+        await consume_all(parts, batches)
+        for _ in range(24):
+            await parts.tick_after(WINDOW_NS // 16)
+        methods = np.concatenate([tick.decisions.method for tick in await parts.ticks()])
+    assert methods.size == 27
+    assert (Method.TIMING in methods) == (share > 0)
 
 
 async def test_an_ordinary_span_leaves_at_the_next_tick(tmp_path: Path) -> None:
