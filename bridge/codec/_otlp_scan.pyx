@@ -13,8 +13,9 @@ from libc.string cimport memcpy, memset
 from bridge.codec._espan cimport (
     HEADERS, KEYS, ORDINARY, Espan, Form, Names, Row, Value, add_name, number_of, read_espan, set_value,
 )
+from bridge.codec._known_keys cimport KEY_SLOTS, NO_TEXT, Key, key_number
 from bridge.codec._profile cimport Aliased, Profiles, fill, resolve, set_aliased
-from bridge.codec._wire cimport DELIMITED, big_endian, is_utf8, little_endian, read_field, read_varint
+from bridge.codec._wire cimport DELIMITED, big_endian, is_utf8, little_endian, read_field, read_last_number, read_varint
 
 from google.protobuf.descriptor import FieldDescriptor
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -68,6 +69,7 @@ cdef struct Scan:
     Place place
     Refusal[MAX_TOLD] told
     Aliased resource_says
+    Key[KEY_SLOTS] keys
 
 
 # --- what opentelemetry-proto says about its messages ----------------------------------------------------------------
@@ -194,17 +196,55 @@ cdef inline bint read_any_value(const uint8_t* p, const uint8_t* end, int depth,
     return True
 
 
+cdef inline bint is_usual_pair(
+    const uint8_t* p, const uint8_t* end, const uint8_t* readable, const uint8_t** key, int64_t* n, Value* value
+) noexcept nogil:
+    """Whether it is a KeyValue as nearly all are: a key, then a text or an integer, both short, and no more."""
+    if end - p < 6 or p[0] != KEY or p[1] >= 0x80 or p[1] > end - p - 6:
+        return False
+    key[0], n[0] = p + 2, p[1]
+    p += 2 + n[0]
+    if p[0] != VALUE or p[1] >= 0x80 or p[1] != end - p - 2:
+        return False
+    if p[2] == STRING_VALUE:
+        value.form, value.text, value.n = Form.TEXT, p + 4, end - p - 4
+        return p[3] == value.n  # below 128, as the value is
+    value.form, value.n = Form.INTEGER, 0
+    return p[2] == INT_VALUE and read_last_number(p + 3, end, readable, &value.number)
+
+
 cdef inline bint read_attribute(
-    const uint8_t* p, const uint8_t* end, int depth, Espan* espan, Aliased* aliased
+    Scan* scan, const uint8_t* p, const uint8_t* end, int depth, Espan* espan, Aliased* aliased
 ) noexcept nogil:
     """A KeyValue. Of a field given twice the last counts, values are merged; of a key given twice the last counts."""
-    cdef uint64_t tag
-    cdef const uint8_t* content
     cdef const uint8_t* key = NULL
     cdef int64_t n = 0
     cdef int number
     cdef Value value
-    value.form = Form.NOTHING
+    if is_usual_pair(p, end, scan.end, &key, &n, &value):
+        if value.form == Form.TEXT and not is_utf8(value.text, end):
+            return False
+        number = key_number(scan.keys, &names, key, n)
+    else:
+        if not read_any_pair(p, end, depth, &key, &n, &value):
+            return False
+        number = number_of(&names, key, n)
+    if number == NO_TEXT:
+        return False
+    if number >= KEYS:
+        set_aliased(aliased, number - KEYS, &value)
+    elif number >= 0:
+        set_value(espan, number, &value)
+    return True
+
+
+cdef bint read_any_pair(
+    const uint8_t* p, const uint8_t* end, int depth, const uint8_t** key, int64_t* n, Value* value
+) noexcept nogil:
+    """A KeyValue however it is written."""
+    cdef uint64_t tag
+    cdef const uint8_t* content
+    key[0], n[0], value.form = NULL, 0, Form.NOTHING
     while p < end:
         p = read_field(p, end, depth, &tag, &content)
         if p == NULL:
@@ -212,17 +252,12 @@ cdef inline bint read_attribute(
         if tag == KEY:
             if not is_utf8(content, p):
                 return False
-            key, n = content, p - content
+            key[0], n[0] = content, p - content
         elif tag == VALUE:
-            if not read_any_value(content, p, depth - 1, &value):
+            if not read_any_value(content, p, depth - 1, value):
                 return False
         elif tag & 7 == DELIMITED and not is_content(content, p, PAIR_MESSAGE, tag, depth):
             return False
-    number = number_of(&names, key, n)
-    if number >= KEYS:
-        set_aliased(aliased, number - KEYS, &value)
-    elif number >= 0:
-        set_value(espan, number, &value)
     return True
 
 
@@ -271,11 +306,14 @@ cdef bint scan_span(Scan* scan, const uint8_t* p, const uint8_t* end, int depth)
     espan.data = scan.data
     memset(&row, 0, sizeof(Row))
     while p < end:
-        p = read_field(p, end, depth, &tag, &content)
-        if p == NULL:
-            return False
+        if p[0] == ATTRIBUTE and end - p >= 2 and p[1] < 0x80 and p[1] <= end - p - 2:  # as nearly all are
+            tag, content, p = ATTRIBUTE, p + 2, p + 2 + p[1]
+        else:
+            p = read_field(p, end, depth, &tag, &content)
+            if p == NULL:
+                return False
         if tag == ATTRIBUTE:
-            if not read_attribute(content, p, depth - 1, &espan, &aliased):
+            if not read_attribute(scan, content, p, depth - 1, &espan, &aliased):
                 return False
         elif tag == TRACE_ID:
             valid &= is_id(content, p, 16)
@@ -365,7 +403,7 @@ cdef void read_resource(Scan* scan, const uint8_t* p, const uint8_t* end, int de
             inner = read_field(inner, inner_end, depth - 1, &tag, &content)
             if inner == NULL or (
                 tag == RESOURCE_ATTRIBUTE
-                and not read_attribute(content, inner, depth - 2, &own, &scan.resource_says)
+                and not read_attribute(scan, content, inner, depth - 2, &own, &scan.resource_says)
             ):
                 return
 

@@ -5,7 +5,7 @@ A `p` is where reading goes on, an `end` the first byte behind the message it is
 they stopped, or NULL where there is nothing that protobuf reads. No byte is read before it was compared with `end`.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 cdef enum:  # wire types
@@ -184,3 +184,21 @@ cdef inline uint64_t little_endian(const uint8_t* p) noexcept nogil:
     for i in range(8):
         number |= <uint64_t> p[i] << 8 * i
     return number
+
+
+cdef inline bint read_last_number(
+    const uint8_t* p, const uint8_t* end, const uint8_t* readable, uint64_t* number
+) noexcept nogil:
+    """A varint that ends at `end`; up to `readable` bytes may be looked at."""
+    cdef int64_t n = end - p
+    cdef uint64_t bits, more
+    if n < 1 or n > 8 or readable - p < 8:
+        return read_varint(p, end, 10, number) == end
+    bits = little_endian(p) & (0xFFFFFFFFFFFFFFFFU >> (64 - 8 * n))
+    more = 0x0080808080808080U & (0xFFFFFFFFFFFFFFFFU >> (64 - 8 * n)) >> 8
+    if bits & 0x8080808080808080U != more:
+        return False
+    bits = bits & 0x007F007F007F007FU | (bits & 0x7F007F007F007F00U) >> 1
+    bits = bits & 0x00003FFF00003FFFU | (bits & 0x3FFF00003FFF0000U) >> 2
+    number[0] = bits & 0x0FFFFFFF | (bits & 0x0FFFFFFF00000000U) >> 4
+    return True

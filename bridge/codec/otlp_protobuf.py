@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from bridge.codec.digest import digests
 from bridge.codec.espan import hash_of
 from bridge.codec.limits import RequestLimits, check_contexts, cut_out
-from bridge.codec.otlp_scan import Refusal, Scan, count_spans, resource_texts, scan_request
+from bridge.codec.otlp_scan import Refusal, Scan, resource_texts, scan_request
 from bridge.codec.rows import faulty_keys, span_columns
 from bridge.codec.together import Together
 from bridge.errors import InvalidData, TooLarge
@@ -42,21 +42,21 @@ def decode_request(data: bytes, *, peer: str, limits: RequestLimits = RequestLim
 
 
 def decode_requests(
-    requests: Sequence[tuple[bytes, str]],
+    requests: Sequence[tuple[bytes, str, int]],
     limits: RequestLimits = RequestLimits(),  # noqa: B008 - frozen
 ) -> Together | None:
-    """Decode serialized requests, each with the address it came from, as if they were one.
+    """Decode serialized requests, each with the address it came from and its number of spans, as if they were one.
 
     Messages of protobuf one after another are one message, whose repeated fields stand one after another. None where
     not every span of every request is taken: then each is to be decoded by itself, which says what is wrong. A request
-    must be one whose spans `count_spans` can count: one that is cut off would run on into the next.
+    must be one whose spans `count_spans` could count: one that is cut off would run on into the next.
     """
-    datas, peers = zip(*requests, strict=True)
-    counts, size = [count_spans(each) for each in datas], sum(map(len, datas))
-    if min(counts) < 0 or max(counts) > limits.max_spans:
+    datas, peers, counts = zip(*requests, strict=True)
+    size = sum(map(len, datas))
+    if max(counts) > limits.max_spans:
         return None
     try:
-        scan = scan_request(b"".join(datas))
+        scan = scan_request(b"".join(datas), spans=sum(counts))
         check_contexts(scan.contexts, size, len(datas))
     except (InvalidData, TooLarge):
         return None

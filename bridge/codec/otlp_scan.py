@@ -85,11 +85,15 @@ def kernel_in_use() -> bool:
     return scan_request is scan_compiled
 
 
-def scan_compiled(data: bytes, limits: RequestLimits = NO_LIMITS) -> Scan:
-    """The kernel's result. Raises InvalidData, which says what is wrong and where, and TooLarge for too many spans."""
+def scan_compiled(data: bytes, limits: RequestLimits = NO_LIMITS, *, spans: int | None = None) -> Scan:
+    """The kernel's result. Raises InvalidData, which says what is wrong and where, and TooLarge for too many spans.
+
+    spans: how many there are, where that is known already.
+    """
     if len(data) > MAX_BYTES:
         raise InvalidData(f"request: {len(data)} bytes, more than protobuf reads")
-    spans = _otlp_scan.count_spans(data)
+    if spans is None:
+        spans = _otlp_scan.count_spans(data)
     limits.check_spans(spans)
     rows = np.empty(min(max(spans, 0), len(data) // _MIN_SPAN_BYTES), ROW)
     places = np.empty(rows.size, PLACE)
@@ -151,7 +155,7 @@ def _context(resource_spans: bytes, scope_spans: bytes) -> Context:
     return Context(resource_spans, scope_spans)
 
 
-def scan_plain(data: bytes, limits: RequestLimits = NO_LIMITS) -> Scan:
+def scan_plain(data: bytes, limits: RequestLimits = NO_LIMITS, *, spans: int | None = None) -> Scan:
     """The kernel's twin. Raises InvalidData, which says what is wrong and where, and TooLarge for too many spans."""
     limits.check_spans(_count_plain(data))
     try:
@@ -159,7 +163,7 @@ def scan_plain(data: bytes, limits: RequestLimits = NO_LIMITS) -> Scan:
     except DecodeError as exc:
         raise InvalidData(what_is_wrong(data)) from exc
     rows: list[tuple[int, ...]] = []
-    spans: list[bytes] = []
+    taken: list[bytes] = []
     numbers: dict[Context, int] = {}
     context: list[int] = []
     refused, refusals = 0, []
@@ -169,22 +173,22 @@ def scan_plain(data: bytes, limits: RequestLimits = NO_LIMITS) -> Scan:
         said = _said_by_resource(resource_spans)
         for s, scope_spans in enumerate(resource.scope_spans):
             scope = view.ScopeSpans.FromString(scope_spans)
-            taken = len(spans)
+            before = len(taken)
             for i, span in enumerate(scope.spans):
                 if (row := read_row(span, said)) is not None:
                     rows.append(row)
-                    spans.append(span)
+                    taken.append(span)
                     continue
                 refused += 1
                 if refused <= MAX_REFUSALS:
                     refusals.append(Refusal(r, s, i, _why_refused(span)))
-            if len(spans) > taken:
+            if len(taken) > before:
                 number = numbers.setdefault(make_context(around, _without(scope, "spans")), len(numbers))
-                context += [number] * (len(spans) - taken)
+                context += [number] * (len(taken) - before)
     return Scan(
         rows=np.array(rows, ROW),
-        data=b"".join(spans),
-        lengths=np.array([len(span) for span in spans], np.int64),
+        data=b"".join(taken),
+        lengths=np.array([len(span) for span in taken], np.int64),
         contexts=tuple(numbers),
         context=np.array(context, np.uint32),
         refused=refused,

@@ -69,8 +69,8 @@ class Joint:
 
     count: Callable[[bytes], int]
     """Spans of a request; below 0 where it cannot be put beside others."""
-    decode: Callable[[Sequence[tuple[bytes, str]]], DecodedTogether | None]
-    """All of these requests with the addresses they came from, None where not all of each is taken."""
+    decode: Callable[[Sequence[tuple[bytes, str, int]]], DecodedTogether | None]
+    """All of these requests, with the addresses they came from and their spans; None where not all of each is taken."""
 
 
 _Request = tuple[bytes, str, int]
@@ -312,7 +312,7 @@ class Gathering:
     async def _take(self, group: _Group) -> None:
         """Never raises: what happens is told to those who wait."""
         group.fail(StoreUnavailable("the write was abandoned"))
-        requests = [(data, peer) for data, peer, _ in group.requests.values()]
+        requests = list(group.requests.values())
         group.mark("wait")
         try:
             decoded = await self._run(partial(self._joint.decode, requests), group.size)

@@ -10,10 +10,11 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from bridge.codec._espan cimport (
-    KEYS, START, Espan, Form, Names, Row, Value, add_name, head_of, hex_value, integer_value, number_of, read_espan,
+    KEYS, START, Espan, Form, Names, Row, Value, add_name, hex_value, integer_value, number_of, read_espan,
     set_value, time_of,
 )
-from bridge.codec._wire cimport is_utf8, little_endian, read_field, read_number_or_field, read_varint
+from bridge.codec._known_keys cimport KEY_SLOTS, NO_TEXT, Key, key_number
+from bridge.codec._wire cimport is_utf8, read_field, read_last_number, read_number_or_field
 
 from bridge.codec.points import limits
 from bridge.codec.points.rejections import REASONS as REASON_NAMES
@@ -70,9 +71,6 @@ cdef enum Reason:  # positions in bridge.codec.points.rejections.REASONS
 cdef enum:
     SLOTS = 256  # of texts that are known again, a power of two
     TRIES = 4
-    KEY_SLOT_BITS = 9
-    KEY_SLOTS = 1 << KEY_SLOT_BITS  # of keys that are known again
-    NO_TEXT = -2  # the number of a key that is no UTF-8
 
 cdef struct Place:  # bridge.codec.points.scan.PLACE
     int64_t point, point_bytes
@@ -80,11 +78,6 @@ cdef struct Place:  # bridge.codec.points.scan.PLACE
 
 cdef struct Text:
     int64_t at, n
-
-cdef struct Key:
-    const uint8_t* text
-    uint64_t head, tail  # its first and its last bytes, 8 at most: the whole of most keys
-    int32_t n, number  # no bytes: none is known yet
 
 cdef struct Told:
     int64_t number, at, end
@@ -144,45 +137,6 @@ cdef bint is_message_of_texts(
     return True
 
 
-cdef inline int key_number(Scan* scan, const uint8_t* key, int64_t n) noexcept nogil:
-    """`number_of` the key, NO_TEXT where it is no UTF-8. All points have much the same keys: most are known again."""
-    cdef uint64_t head = 0, tail = 0
-    cdef Key* known
-    if n >= 8:
-        memcpy(&head, key, 8)
-        memcpy(&tail, key + n - 8, 8)
-    elif n:
-        head = head_of(key, n)
-    else:
-        return -1
-    known = &scan.keys[((head ^ tail * 0x9E3779B97F4A7C15U) * 0xBF58476D1CE4E5B9U) >> (64 - KEY_SLOT_BITS)]
-    if known.n == n and known.head == head and known.tail == tail:
-        if n <= 16 or memcmp(known.text + 8, key + 8, n - 16) == 0:
-            return known.number
-    if not is_utf8(key, key + n):
-        return NO_TEXT
-    known.text, known.n, known.head, known.tail, known.number = key, <int32_t> n, head, tail, number_of(&names, key, n)
-    return known.number
-
-
-cdef inline bint read_last_number(
-    const Scan* scan, const uint8_t* p, const uint8_t* end, uint64_t* number
-) noexcept nogil:
-    """A varint behind which nothing is left."""
-    cdef int64_t n = end - p
-    cdef uint64_t bits, more
-    if n < 1 or n > 8 or scan.end - p < 8:
-        return read_varint(p, end, 10, number) == end
-    bits = little_endian(p) & (0xFFFFFFFFFFFFFFFFU >> (64 - 8 * n))
-    more = 0x0080808080808080U & (0xFFFFFFFFFFFFFFFFU >> (64 - 8 * n)) >> 8
-    if bits & 0x8080808080808080U != more:
-        return False
-    bits = bits & 0x007F007F007F007FU | (bits & 0x7F007F007F007F00U) >> 1
-    bits = bits & 0x00003FFF00003FFFU | (bits & 0x3FFF00003FFF0000U) >> 2
-    number[0] = bits & 0x0FFFFFFF | (bits & 0x0FFFFFFF00000000U) >> 4
-    return True
-
-
 cdef inline bint is_usual_field(
     Scan* scan, const uint8_t* p, const uint8_t* end, const uint8_t** key, int64_t* n, Value* value
 ) noexcept nogil:
@@ -199,7 +153,7 @@ cdef inline bint is_usual_field(
         value.form, value.text, value.n = Form.TEXT, p + 2, left - 2
         return p[1] < 0x80 and p[1] == left - 2
     value.form, value.text, value.n = Form.INTEGER, NULL, 0
-    return p[0] == I_VALUE and read_last_number(scan, p + 1, end, &value.number)
+    return p[0] == I_VALUE and read_last_number(p + 1, end, scan.end, &value.number)
 
 
 cdef inline void take_value(Point* point, int number, const Value* value) noexcept nogil:
@@ -219,7 +173,7 @@ cdef inline bint read_point_field(Scan* scan, const uint8_t* p, const uint8_t* e
     value.number = 0
     if not is_usual_field(scan, p, end, &key, &n, &value):
         return read_any_field(p, end, point)
-    number = key_number(scan, key, n)
+    number = key_number(scan.keys, &names, key, n)
     if number == NO_TEXT or (value.form == Form.TEXT and not is_utf8(value.text, end)):
         return False
     point.fields += 1

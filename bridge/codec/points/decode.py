@@ -21,7 +21,7 @@ from bridge.codec.points.rejections import (
     InvalidPoints,
     Rejections,
 )
-from bridge.codec.points.scan import Scan, count_points, scan_points
+from bridge.codec.points.scan import Scan, scan_points
 from bridge.codec.rows import faulty_keys, span_columns
 from bridge.codec.together import Together
 from bridge.errors import TooLarge
@@ -85,20 +85,19 @@ def _media_type(content_type: str) -> str:
 
 
 def decode_bodies(
-    bodies: Sequence[tuple[bytes, str]],
+    bodies: Sequence[tuple[bytes, str, int]],
     limits: RequestLimits = RequestLimits(),  # noqa: B008 - frozen
 ) -> Together | None:
-    """Decode bodies of protobuf, each with the address it came from, as if they were one.
+    """Decode bodies of protobuf, each with the address it came from and its number of points, as if they were one.
 
     As `bridge.codec.otlp_protobuf.decode_requests`: None where not every point of every body is taken, and a body must
-    be one whose points `count_points` can count.
+    be one whose points `count_points` could count.
     """
-    datas, peers = zip(*bodies, strict=True)
-    counts = [count_points(each) for each in datas]
-    if min(counts) < 0 or max(counts) > limits.max_spans:
+    datas, peers, counts = zip(*bodies, strict=True)
+    if max(counts) > limits.max_spans:
         return None
     try:
-        scan = scan_points(b"".join(datas), sum(counts))
+        scan = scan_points(b"".join(datas), sum(counts), points=sum(counts))
     except (InvalidPoints, TooLarge):
         return None
     if scan.rejections.counts or _without_oversized(scan, limits)[1]:

@@ -68,10 +68,13 @@ def kernel_in_use() -> bool:
     return scan_points is scan_compiled
 
 
-def scan_compiled(body: bytes, max_points: int = limits.MAX_POINTS) -> Scan:
-    """The kernel's result. Raises InvalidPoints for bytes that are no PBPoints, TooLarge for too many of them."""
+def scan_compiled(body: bytes, max_points: int = limits.MAX_POINTS, *, points: int | None = None) -> Scan:
+    """The kernel's result. Raises InvalidPoints for bytes that are no PBPoints, TooLarge for too many of them.
+
+    points: how many there are, where that is known already.
+    """
     _check_size(body)
-    found = _point_scan.count_points(body)
+    found = _point_scan.count_points(body) if points is None else points
     if found < 0:
         raise _no_body(body)
     _check_number(found, max_points)
@@ -94,7 +97,7 @@ def scan_compiled(body: bytes, max_points: int = limits.MAX_POINTS) -> Scan:
     )
 
 
-def scan_plain(body: bytes, max_points: int = limits.MAX_POINTS) -> Scan:
+def scan_plain(body: bytes, max_points: int = limits.MAX_POINTS, *, points: int | None = None) -> Scan:
     """The kernel's twin. Raises InvalidPoints for bytes that are no PBPoints, TooLarge for too many of them."""
     _check_size(body)
     try:

@@ -86,11 +86,11 @@ class SmallDecoder:
             return -1
         return sum(len(scope.spans) for r in request.resource_spans for scope in r.scope_spans)
 
-    def _together(self, requests: Sequence[tuple[bytes, str]]) -> "DecodedTogether | None":
-        each = [SmallDecoder()(data, peer=peer) for data, peer in requests]
+    def _together(self, requests: Sequence[tuple[bytes, str, int]]) -> "DecodedTogether | None":
+        each = [SmallDecoder()(data, peer=peer) for data, peer, _ in requests]
         if any(decoded.rejected for decoded in each):
             return None
-        self.peers += [peer for _, peer in requests]
+        self.peers += [peer for _, peer, _ in requests]
         faulty = sum((Counter(decoded.faulty) for decoded in each), Counter[str]())
         return DecodedTogether(SpanBatch.concatenate([decoded.batch for decoded in each]), dict(faulty))
 

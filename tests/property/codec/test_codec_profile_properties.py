@@ -17,6 +17,8 @@ from tests.support.profiles import used
 NAMES = ("agent.a", "agent.b", "agent.side", "agent.a.name.longer.than.others")
 SIDES = (Direction.ABSENT, Direction.ABSENT, Direction.INCOMING, Direction.OUTGOING)
 names = st.sampled_from(NAMES)
+LIKE_A_NAME = "agent.a.name.nearer.than.others"
+"""As long as one of the names, with its first and its last letters."""
 words = st.sampled_from(["", "c", "s", "entry", "exit", "incoming", "outgoing", "10.0.0.1", "ä", "7", "-1", "007"])
 sent = st.one_of(words, st.integers(-3, 9), st.sampled_from([None, True, 2.5, b"x", 2**63 - 1]))
 
@@ -44,7 +46,10 @@ def profiles(draw: st.DrawFn) -> Profile:
 
 
 attributes = st.lists(
-    st.tuples(st.one_of(names, names, st.sampled_from([*REQUIRED, "pid", "src_ip", "app_trace_id"])), sent), max_size=7
+    st.tuples(
+        st.one_of(names, names, st.sampled_from([*REQUIRED, "pid", "src_ip", "app_trace_id", LIKE_A_NAME])), sent
+    ),
+    max_size=7,
 )
 HEADER_TEXTS = (
     "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",

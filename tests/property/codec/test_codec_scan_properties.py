@@ -195,11 +195,13 @@ def test_ids_and_digests_do_not_depend_on_the_peer(body: bytes, one: str, other:
 @given(st.lists(st.tuples(requests, changes, st.sampled_from(["192.0.2.1", "192.0.2.2"])), min_size=1, max_size=4))
 def test_requests_decoded_together_are_what_they_are_alone(sent: list[tuple[bytes, Changes, str]]) -> None:
     """Or, where one of them is not taken as a whole, nothing; also where one is cut off and the next would go on."""
-    together = [(data, peer) for body, how, peer in sent if count_spans(data := changed(body, how)) >= 0]
+    together = [
+        (data, peer, spans) for body, how, peer in sent if (spans := count_spans(data := changed(body, how))) >= 0
+    ]
     if not together:
         return
     try:
-        alone = [decode_request(data, peer=peer) for data, peer in together]
+        alone = [decode_request(data, peer=peer) for data, peer, _ in together]
     except InvalidData:
         assert decode_requests(together) is None
         return
@@ -230,8 +232,8 @@ def test_a_request_that_is_cut_off_does_not_run_on_into_the_next() -> None:
 @pytest.mark.parametrize("limits", [RequestLimits(max_spans=2), RequestLimits(max_span_bytes=200)])
 def test_limits_hold_for_each_of_the_requests(limits: RequestLimits) -> None:
     """What keeps them alone keeps them together; what does not is decoded by itself."""
-    small = request_of(span_of(REQUIRED)), "192.0.2.1"
-    large = request_of(*[span_of({**REQUIRED, "note": "x" * 200})] * 3), "192.0.2.1"
+    small = request_of(span_of(REQUIRED)), "192.0.2.1", 1
+    large = request_of(*[span_of({**REQUIRED, "note": "x" * 200})] * 3), "192.0.2.1", 3
     found = decode_requests([small] * 9, limits)
     assert found is not None
     assert len(found.batch) == 9

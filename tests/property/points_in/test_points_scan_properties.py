@@ -175,11 +175,13 @@ def test_every_point_is_taken_or_rejected_with_its_own_bytes(body: bytes) -> Non
 @given(st.lists(st.tuples(bodies, changes, st.sampled_from(["192.0.2.1", "192.0.2.2"])), min_size=1, max_size=4))
 def test_bodies_decoded_together_are_what_they_are_alone(sent: list[tuple[bytes, Changes, str]]) -> None:
     """Or, where one of them is not taken as a whole, nothing."""
-    together = [(data, peer) for body, how, peer in sent if count_points(data := changed(body, how)) > 0]
+    together = [
+        (data, peer, points) for body, how, peer in sent if (points := count_points(data := changed(body, how))) > 0
+    ]
     if not together:
         return
     try:
-        alone = [decode_points(data, PROTOBUF, peer=peer) for data, peer in together]
+        alone = [decode_points(data, PROTOBUF, peer=peer) for data, peer, _ in together]
     except InvalidPoints:
         assert decode_bodies(together) is None
         return
@@ -200,8 +202,8 @@ def test_bodies_decoded_together_are_what_they_are_alone(sent: list[tuple[bytes,
 @pytest.mark.parametrize("limits", [RequestLimits(max_spans=2), RequestLimits(max_span_bytes=100)])
 def test_limits_hold_for_each_of_the_bodies(limits: RequestLimits) -> None:
     """What keeps them alone keeps them together; what does not is decoded by itself."""
-    small = body_of(point_of(REQUIRED)), "192.0.2.1"
-    large = body_of(*[point_of({**REQUIRED, "note": "x" * 100})] * 3), "192.0.2.1"
+    small = body_of(point_of(REQUIRED)), "192.0.2.1", 1
+    large = body_of(*[point_of({**REQUIRED, "note": "x" * 100})] * 3), "192.0.2.1", 3
     found = decode_bodies([small] * 9, limits)
     assert (found is None) == (len(small[0]) > limits.max_span_bytes)
     assert decode_bodies([small, large], limits) is None

@@ -457,7 +457,7 @@ async def test_nobody_waits_for_ever_when_it_ends() -> None:
 async def test_an_error_of_ours_costs_nobody_anything() -> None:
     """Where nothing was committed yet each goes by itself, and later requests are taken as ever."""
 
-    def broken(requests: Sequence[tuple[bytes, str]]) -> Together | None:
+    def broken(requests: Sequence[tuple[bytes, str, int]]) -> Together | None:
         if len(requests[0][0]) == len(spans(2)):
             raise RuntimeError("of ours")
         return decode_requests(requests)
