@@ -247,7 +247,7 @@ cdef class Groups:
         const int64_t[::1] arrivals,
         int max_size,
     ):
-        cdef Py_ssize_t n = slots.shape[0], i, lane, top = 0
+        cdef Py_ssize_t n = slots.shape[0], i, lane, top = 0, used = 0
         cdef int32_t slot, other
         cdef Row* row
         cdef uint64_t key
@@ -257,7 +257,10 @@ cdef class Groups:
         for i in range(n):
             top = max(top, slots[i] + 1)
         self._reserve_rows(top)
-        map_reserve(&self._key, n * LANES)
+        for i in range(n):
+            for lane in range(LANES):
+                used += keys[i, lane] != 0
+        map_reserve(&self._key, used)
         self._max_size = max_size
         with nogil:
             for i in range(n):

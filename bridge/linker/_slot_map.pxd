@@ -20,14 +20,19 @@ cdef packed struct Cell:
 
 cdef struct Map:
     Cell* cells
-    uint64_t capacity  # a power of two, or 0
+    uint64_t capacity  # below 2**32
     uint64_t used
     uint64_t seed  # odd
 
 
 cdef inline uint64_t home(uint64_t key, uint64_t seed, uint64_t capacity) noexcept nogil:
-    """Where a key belongs in a table of this size (multiply-shift hashing, Dietzfelbinger et al., 1997)."""
-    return (key * seed >> 32) & (capacity - 1)
+    """Where a key belongs in a table of this size, which is below 2**32: multiply-shift hashing (Dietzfelbinger et al.,
+    1997), its upper half scaled instead of cut to a power of two (Lemire, 2019)."""
+    return (key * seed >> 32) * capacity >> 32
+
+
+cdef inline uint64_t behind_cell(uint64_t i, uint64_t capacity) noexcept nogil:
+    return i + 1 if i + 1 < capacity else 0
 
 
 cdef inline void map_prefetch(Map* m, uint64_t key) noexcept nogil:
@@ -44,7 +49,7 @@ cdef inline int32_t map_get(Map* m, uint64_t key) noexcept nogil:
     while m.cells[i].key != 0:
         if m.cells[i].key == key:
             return m.cells[i].value
-        i = (i + 1) & (m.capacity - 1)
+        i = behind_cell(i, m.capacity)
     return NIL
 
 
@@ -54,7 +59,7 @@ cdef inline int32_t map_add(Map* m, uint64_t key, int32_t value) noexcept nogil:
     while m.cells[i].key != 0:
         if m.cells[i].key == key:
             return m.cells[i].value
-        i = (i + 1) & (m.capacity - 1)
+        i = behind_cell(i, m.capacity)
     m.used += 1
     m.cells[i] = Cell(key, value)
     return value
@@ -64,27 +69,28 @@ cdef inline void map_set(Map* m, uint64_t key, int32_t value) noexcept nogil:
     """Room must have been reserved."""
     cdef uint64_t i = home(key, m.seed, m.capacity)
     while m.cells[i].key != 0 and m.cells[i].key != key:
-        i = (i + 1) & (m.capacity - 1)
+        i = behind_cell(i, m.capacity)
     if m.cells[i].key == 0:
         m.used += 1
     m.cells[i] = Cell(key, value)
 
 
 cdef inline void map_remove(Map* m, uint64_t key) noexcept nogil:
-    cdef uint64_t mask = m.capacity - 1, i, j
+    cdef uint64_t i, j, k
     if m.capacity == 0:
         return
     i = home(key, m.seed, m.capacity)
     while m.cells[i].key != key:
         if m.cells[i].key == 0:
             return
-        i = (i + 1) & mask
+        i = behind_cell(i, m.capacity)
     j = i
     while True:  # close the gap, so that no search stops at it
-        j = (j + 1) & mask
+        j = behind_cell(j, m.capacity)
         if m.cells[j].key == 0:
             break
-        if ((j - home(m.cells[j].key, m.seed, m.capacity)) & mask) >= ((j - i) & mask):
+        k = home(m.cells[j].key, m.seed, m.capacity)
+        if (j - k if k <= j else j + m.capacity - k) >= (j - i if i <= j else j + m.capacity - i):
             m.cells[i] = m.cells[j]
             i = j
     m.cells[i].key = 0
@@ -92,13 +98,14 @@ cdef inline void map_remove(Map* m, uint64_t key) noexcept nogil:
 
 
 cdef inline int map_reserve(Map* m, uint64_t more) except -1:
-    """Room for this many more keys."""
-    cdef uint64_t capacity = 64, i
+    """Room for this many more keys, in a table of which three eighths at least stay empty."""
+    cdef uint64_t least = (m.used + more) * 8 // 5 + 1, capacity, i
     cdef Map wider
-    if m.capacity and (m.used + more) * 10 <= m.capacity * 7:
+    if least <= m.capacity:
         return 0
-    while capacity * 7 < (m.used + more) * 10:
-        capacity *= 2
+    capacity = least + least // 4 + 64
+    if capacity >= <uint64_t> 1 << 32:
+        raise MemoryError
     wider.cells = <Cell*> calloc(capacity, sizeof(Cell))
     if wider.cells == NULL:
         raise MemoryError
