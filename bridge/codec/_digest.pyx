@@ -1,12 +1,15 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, cdivision=True
 """The compiled twins of bridge.codec.digest.digests_plain, XXH64 with seed 0, and bridge.codec.rows.span_ids_plain."""
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdlib cimport free
+from libc.string cimport memcpy
 
 import numpy as np
 
 from bridge.codec._espan cimport Row
+from bridge.codec._text cimport Text, texts_of
 from bridge.codec._xxh64 cimport digest
 
 from bridge.spans.ids import MIN_KEYS
@@ -29,6 +32,47 @@ def digests(bytes data not None, const int64_t[:] offsets):
         for i in range(n):
             found[i] = digest(start + at[i], start + at[i + 1])
     return found.base
+
+
+def cut_out(tuple datas not None, const int64_t[:] starts, const int64_t[:] lengths):
+    cdef Py_ssize_t i, n = starts.shape[0], number = 0, numbers = len(datas)
+    cdef int64_t total = 0, room = 0, start, length, before = 0
+    cdef uint64_t[::1] found = np.empty(n, np.uint64)
+    cdef bytes cut
+    cdef uint8_t* out
+    cdef uint8_t* end
+    cdef Text* texts
+    cdef bint inside = lengths.shape[0] == n
+    for data in datas:
+        room += len(data)
+    for i in range(n if inside else 0):
+        inside = inside and 0 <= lengths[i] <= room - total
+        total += lengths[i] if inside else 0
+    if not inside:
+        raise ValueError("cut_out: places of unequal number, or of more bytes than there are")
+    texts = texts_of(datas)
+    try:
+        cut = PyBytes_FromStringAndSize(NULL, total)
+        out = <uint8_t*> PyBytes_AS_STRING(cut)
+        end = out + total
+        with nogil:
+            for i in range(n):
+                start, length = starts[i], lengths[i]
+                while number < numbers and start >= before + texts[number].n:
+                    before += texts[number].n
+                    number += 1
+                # what is checked here is what is used, whoever changes the arrays meanwhile
+                if number == numbers or not 0 <= start - before <= texts[number].n - length or length > end - out:
+                    inside = False
+                    break
+                memcpy(out, texts[number].data + (start - before), length)
+                found[i] = digest(out, out + length)  # while it is in cache
+                out += length
+    finally:
+        free(texts)
+    if not inside or out != end:
+        raise ValueError("cut_out: a place outside the texts, or not in their order")
+    return cut, found.base
 
 
 cdef int LEAST_KEYS = MIN_KEYS

@@ -1,7 +1,5 @@
 """The compiled part of bridge.codec.otlp_scan; arrays have its dtypes ROW and PLACE."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,9 +9,11 @@ def count_spans(data: bytes) -> int:
     """How many spans a request has, taken or not; -1 where it cannot be read. Spans themselves are not looked into."""
 
 def scan(
-    data: bytes, rows: NDArray[np.void], places: NDArray[np.void], max_refusals: int
+    datas: tuple[bytes, ...], rows: NDArray[np.void], places: NDArray[np.void], max_refusals: int
 ) -> tuple[int, int, tuple[tuple[int, int, int, int, int], ...]]:
     """Fill a row and a place for each span that is taken, without the GIL.
+
+    Several requests are read as the one that they are one behind another, which is what places are in.
 
     Returns how many were taken, how many refused, and of the first of those, 8 at most, (resource, scope, span, first
     byte, end). Taken is -1 where the request cannot be read, or has more spans than there are rows.
@@ -22,9 +22,6 @@ def scan(
 def use_rules(rules: Rules) -> None:
     """Read attributes by these rules from now on, too. Not while another thread scans. Raises ValueError for more than
     there is room for."""
-
-def cut_out(data: bytes, places: NDArray[Any]) -> bytes:
-    """The bytes of the spans at these places, one after another. Raises ValueError for a place outside the request."""
 
 def without_field_2(data: bytes, at: int, length: int) -> bytes:
     """The message at this place without its delimited fields number 2. Raises ValueError where there is none."""

@@ -6,15 +6,17 @@ made of. Which fields are messages and which are text is taken from opentelemetr
 that walk a message read from `p` to `end` and are told how many more messages are read inside it (`depth`).
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.stdlib cimport free
+from libc.string cimport memset
 
 from bridge.codec._espan cimport (
     HEADERS, KEYS, ORDINARY, Espan, Form, Names, Row, Value, add_name, number_of, read_espan, set_value,
 )
 from bridge.codec._known_keys cimport KEY_SLOTS, NO_TEXT, Key, key_number
 from bridge.codec._profile cimport Aliased, Profiles, fill, resolve, set_aliased
+from bridge.codec._text cimport Text, texts_of
 from bridge.codec._wire cimport DELIMITED, big_endian, is_utf8, little_endian, read_field, read_last_number, read_varint
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -474,19 +476,27 @@ def count_spans(bytes data not None):
     return spans
 
 
-def scan(bytes data not None, Row[::1] rows, Place[::1] places, int max_refusals):
+def scan(tuple datas not None, Row[::1] rows, Place[::1] places, int max_refusals):
     cdef Scan scan
-    cdef bint readable
-    cdef int64_t i
+    cdef bint readable = True
+    cdef int64_t i, before = 0, n = len(datas)
+    cdef Text* texts
     memset(&scan, 0, sizeof(Scan))
-    scan.data = <const uint8_t*> PyBytes_AS_STRING(data)
-    scan.end = scan.data + PyBytes_GET_SIZE(data)
     scan.room = min(rows.shape[0], places.shape[0])
     scan.max_told = min(max(max_refusals, 0), MAX_TOLD)
     if scan.room:
         scan.rows, scan.places = &rows[0], &places[0]
-    with nogil:
-        readable = scan_request(&scan, scan.data, scan.end, MAX_DEPTH)
+    texts = texts_of(datas)
+    try:
+        with nogil:
+            for i in range(n):
+                # places count through all of them
+                scan.data = <const uint8_t*> texts[i].data - before
+                scan.end = scan.data + before + texts[i].n
+                readable = readable and scan_request(&scan, scan.data + before, scan.end, MAX_DEPTH)
+                before += texts[i].n
+    finally:
+        free(texts)
     if not readable:
         return -1, 0, ()
     told = [
@@ -494,23 +504,6 @@ def scan(bytes data not None, Row[::1] rows, Place[::1] places, int max_refusals
         for i in range(min(scan.refused, scan.max_told))
     ]
     return scan.taken, scan.refused, tuple(told)
-
-
-def cut_out(bytes data not None, const Place[::1] places):
-    cdef const char* source = PyBytes_AS_STRING(data)
-    cdef int64_t size = PyBytes_GET_SIZE(data), total = 0, i
-    cdef bytes cut
-    cdef char* out
-    for i in range(places.shape[0]):
-        if not 0 <= places[i].span <= size or not 0 <= places[i].span_bytes <= size - places[i].span:
-            raise ValueError(f"span {i} lies outside the request")
-        total += places[i].span_bytes
-    cut = PyBytes_FromStringAndSize(NULL, total)
-    out = PyBytes_AS_STRING(cut)
-    for i in range(places.shape[0]):
-        memcpy(out, source + places[i].span, places[i].span_bytes)
-        out += places[i].span_bytes
-    return cut
 
 
 def without_field_2(bytes data not None, int64_t at, int64_t length):

@@ -86,4 +86,27 @@ def _read(padded: NDArray[np.uint8], at: I64Array, number: str) -> U64Array:
     return np.ascontiguousarray(found).view(dtype)[..., 0].astype(np.uint64)
 
 
+def offsets_of(lengths: I64Array) -> I64Array:
+    """Shape (n + 1,): where each of n texts begins that stand one behind another, and where the last one ends."""
+    offsets = np.zeros(lengths.size + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def cut_out_plain(datas: tuple[bytes, ...], starts: I64Array, lengths: I64Array) -> tuple[bytes, U64Array]:
+    """The bytes at these places in the texts, counted as if these stood one behind another, and the digest of each.
+
+    Places are in their order, none empty, each within one text. Raises ValueError for others.
+    """
+    ends = np.cumsum([len(data) for data in datas])
+    of_data = np.searchsorted(ends, starts, "right")
+    outside = (starts < 0).any() or (lengths < 0).any() or (of_data >= ends.size).any()
+    if outside or (starts + lengths > ends[of_data]).any() or (np.diff(starts) < 0).any():
+        raise ValueError("cut_out: a place outside the texts, or not in their order")
+    data = b"".join(datas)
+    cut = b"".join(data[at : at + n] for at, n in zip(starts.tolist(), lengths.tolist(), strict=True))
+    return cut, digests_plain(cut, offsets_of(lengths))
+
+
 digests = digests_plain if _digest is None else _digest.digests
+cut_out = cut_out_plain if _digest is None else _digest.cut_out

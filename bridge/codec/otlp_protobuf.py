@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bridge.codec.digest import digests
+from bridge.codec.digest import offsets_of
 from bridge.codec.espan import hash_of
 from bridge.codec.limits import RequestLimits, check_contexts, cut_out
 from bridge.codec.otlp_scan import Refusal, Scan, resource_texts, scan_request
@@ -56,7 +56,7 @@ def decode_requests(
     if max(counts) > limits.max_spans:
         return None
     try:
-        scan = scan_request(b"".join(datas), spans=sum(counts))
+        scan = scan_request(datas, spans=sum(counts))
         check_contexts(scan.contexts, size, len(datas))
     except (InvalidData, TooLarge):
         return None
@@ -104,6 +104,7 @@ def _without_oversized(scan: Scan, limits: RequestLimits) -> tuple[Scan, int]:
         rows=scan.rows[kept],
         data=cut_out(scan.data, scan.lengths, kept),
         lengths=scan.lengths[kept],
+        digest=scan.digest[kept],
         contexts=tuple(scan.contexts[number] for number in used.tolist()),
         context=context.astype(np.uint32),
     )
@@ -112,14 +113,13 @@ def _without_oversized(scan: Scan, limits: RequestLimits) -> tuple[Scan, int]:
 
 def _batch(scan: Scan, peers: Sequence[int], counts: NDArray[np.int64] | None = None) -> SpanBatch:
     """The spans, sent by the first peer or, with counts, so many by each; peers are hashes of addresses."""
-    offsets = np.zeros(scan.lengths.size + 1, np.int64)
-    np.cumsum(scan.lengths, out=offsets[1:])
+    offsets = offsets_of(scan.lengths)
     names = np.array([_resource_hashes(context) for context in scan.contexts], np.uint64).reshape(-1, 2)
     sender, service = names[scan.context, 0], names[scan.context, 1]
     if not names[:, 0].all():  # 0: a resource without a host, of which the peer is taken for one
         of_peer = np.array(peers, np.uint64) if counts is None else np.repeat(np.array(peers, np.uint64), counts)
         sender = np.where(sender == 0, of_peer, sender)
-    columns = span_columns(scan.rows, digest=digests(scan.data, offsets), sender=sender, service=service)
+    columns = span_columns(scan.rows, digest=scan.digest, sender=sender, service=service)
     payload = PayloadBlock(PayloadFormat.OTLP_SPAN, scan.data, offsets, scan.contexts, scan.context)
     return SpanBatch(columns, payload)
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from bridge.codec import otlp_view_pb2 as view
+from bridge.codec.digest import cut_out, digests, offsets_of
 from bridge.codec.espan import U64, Value, own_time, read_espan
 from bridge.codec.limits import NO_LIMITS, RequestLimits
 from bridge.codec.profiles import header_columns, header_texts, resolve, rules_in_use
@@ -46,6 +47,9 @@ _LINK_IDS: Final = {tag: _IDS[tag] for tag in (_TRACE_ID, _SPAN_ID)}
 
 _Around = TypeVar("_Around", view.ResourceSpans, view.ScopeSpans)
 
+Data = bytes | tuple[bytes, ...]
+"""A request, or several that are read as the one that they are one behind another."""
+
 PLACE: Final = np.dtype(
     [(f"{name}{part}", np.int64) for name in ("span", "scope", "resource") for part in ("", "_bytes")]
 )
@@ -72,6 +76,8 @@ class Scan:
     """The spans' own bytes, one after another."""
     lengths: NDArray[np.int64]
     """Shape (n,): bytes of each."""
+    digest: NDArray[np.uint64]
+    """Shape (n,): of each one's bytes."""
     contexts: tuple[Context, ...]
     context: NDArray[np.uint32]
     """Shape (n,): position of each span's context in `contexts`."""
@@ -85,34 +91,42 @@ def kernel_in_use() -> bool:
     return scan_request is scan_compiled
 
 
-def scan_compiled(data: bytes, limits: RequestLimits = NO_LIMITS, *, spans: int | None = None) -> Scan:
+def scan_compiled(data: Data, limits: RequestLimits = NO_LIMITS, *, spans: int | None = None) -> Scan:
     """The kernel's result. Raises InvalidData, which says what is wrong and where, and TooLarge for too many spans.
 
-    spans: how many there are, where that is known already.
+    spans: how many there are, where that is known already, as it is to be for several requests.
     """
-    if len(data) > MAX_BYTES:
-        raise InvalidData(f"request: {len(data)} bytes, more than protobuf reads")
+    datas = (data,) if isinstance(data, bytes) else data
+    size = sum(map(len, datas))
+    if size > MAX_BYTES:
+        raise InvalidData(f"request: {size} bytes, more than protobuf reads")
     if spans is None:
-        spans = _otlp_scan.count_spans(data)
+        spans = _otlp_scan.count_spans(b"".join(datas))
     limits.check_spans(spans)
-    rows = np.empty(min(max(spans, 0), len(data) // _MIN_SPAN_BYTES), ROW)
+    rows = np.empty(min(max(spans, 0), size // _MIN_SPAN_BYTES), ROW)
     places = np.empty(rows.size, PLACE)
-    taken, refused, refusals = _otlp_scan.scan(data, rows, places, MAX_REFUSALS) if spans >= 0 else (-1, 0, ())
+    taken, refused, refusals = _otlp_scan.scan(datas, rows, places, MAX_REFUSALS) if spans >= 0 else (-1, 0, ())
     if taken < 0:
-        raise InvalidData(what_is_wrong(data))
+        raise InvalidData(what_is_wrong(b"".join(datas)))
     rows, places = rows[:taken], places[:taken]
-    read_texts(rows, data)
-    if rules_in_use().headers:
-        _read_headers(rows, places, data)
-    contexts, context = _contexts(places, data)
+    whole = b""
+    if refused or rows["texts"].any():  # few requests have what Python has to look at
+        whole = b"".join(datas)
+        read_texts(rows, whole)
+        if rules_in_use().headers:
+            _read_headers(rows, places, whole)
+    contexts, context = _contexts(places, datas)
+    lengths = places["span_bytes"].copy()
+    cut, digest = cut_out(datas, places["span"], lengths)
     return Scan(
         rows=rows,
-        data=_otlp_scan.cut_out(data, places),
-        lengths=places["span_bytes"].copy(),
+        data=cut,
+        lengths=lengths,
+        digest=digest,
         contexts=contexts,
         context=context,
         refused=refused,
-        refusals=tuple(Refusal(r, s, i, _why_refused(data[at:end])) for r, s, i, at, end in refusals),
+        refusals=tuple(Refusal(r, s, i, _why_refused(whole[at:end])) for r, s, i, at, end in refusals),
     )
 
 
@@ -126,18 +140,23 @@ def _read_headers(rows: NDArray[np.void], places: NDArray[np.void], data: bytes)
             rows[name][row] = value
 
 
-def _contexts(places: NDArray[np.void], data: bytes) -> tuple[tuple[Context, ...], NDArray[np.uint32]]:
+def _contexts(places: NDArray[np.void], datas: Sequence[bytes]) -> tuple[tuple[Context, ...], NDArray[np.uint32]]:
     """Equal contexts once. Spans of one ScopeSpans stand together, so that only where one begins needs a look."""
     new = np.ones(places.size, np.bool_)
     new[1:] = places["scope"][1:] != places["scope"][:-1]
+    first = places[new]
+    ends = np.cumsum([len(data) for data in datas])
+    of_data = np.searchsorted(ends, first["scope"], "right").tolist()
+    before = [0, *ends.tolist()]
     numbers: dict[Context, int] = {}
     resource, resource_at = b"", -1
     number = []
-    for place in places[new].tolist():
+    for in_data, place in zip(of_data, first.tolist(), strict=True):
         _, _, scope_at, scope_bytes, at, length = place
+        data, base = datas[in_data], before[in_data]
         if at != resource_at:
-            resource, resource_at = _otlp_scan.without_field_2(data, at, length), at
-        context = make_context(resource, _otlp_scan.without_field_2(data, scope_at, scope_bytes))
+            resource, resource_at = _otlp_scan.without_field_2(data, at - base, length), at
+        context = make_context(resource, _otlp_scan.without_field_2(data, scope_at - base, scope_bytes))
         number.append(numbers.setdefault(context, len(numbers)))
     of_span = np.array(number, np.uint32)[np.cumsum(new) - 1] if number else np.zeros(0, np.uint32)
     return tuple(numbers), of_span
@@ -155,8 +174,9 @@ def _context(resource_spans: bytes, scope_spans: bytes) -> Context:
     return Context(resource_spans, scope_spans)
 
 
-def scan_plain(data: bytes, limits: RequestLimits = NO_LIMITS, *, spans: int | None = None) -> Scan:
+def scan_plain(data: Data, limits: RequestLimits = NO_LIMITS, *, spans: int | None = None) -> Scan:
     """The kernel's twin. Raises InvalidData, which says what is wrong and where, and TooLarge for too many spans."""
+    data = data if isinstance(data, bytes) else b"".join(data)
     limits.check_spans(_count_plain(data))
     try:
         ExportTraceServiceRequest.FromString(data)
@@ -185,10 +205,12 @@ def scan_plain(data: bytes, limits: RequestLimits = NO_LIMITS, *, spans: int | N
             if len(taken) > before:
                 number = numbers.setdefault(make_context(around, _without(scope, "spans")), len(numbers))
                 context += [number] * (len(taken) - before)
+    lengths = np.array([len(span) for span in taken], np.int64)
     return Scan(
         rows=np.array(rows, ROW),
         data=b"".join(taken),
-        lengths=np.array([len(span) for span in taken], np.int64),
+        lengths=lengths,
+        digest=digests(b"".join(taken), offsets_of(lengths)),
         contexts=tuple(numbers),
         context=np.array(context, np.uint32),
         refused=refused,

@@ -5,8 +5,9 @@ _wire.pxd is how protobuf reads bytes, _espan.pxd what the values of an eSpan me
 of (schemas/point.proto) and what limits its points keep. Functions that walk a message read from `p` to `end`.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
 
 from bridge.codec._espan cimport (
@@ -14,6 +15,7 @@ from bridge.codec._espan cimport (
     set_value, time_of,
 )
 from bridge.codec._known_keys cimport KEY_SLOTS, NO_TEXT, Key, key_number
+from bridge.codec._text cimport Text as Bytes, texts_of
 from bridge.codec._wire cimport is_utf8, read_field, read_last_number, read_number_or_field
 
 from bridge.codec.points import limits
@@ -77,7 +79,7 @@ cdef struct Place:  # bridge.codec.points.scan.PLACE
     int32_t host, service
 
 cdef struct Text:
-    int64_t at, n
+    int64_t at, n  # its address while bodies are read
 
 cdef struct Told:
     int64_t number, at, end
@@ -306,9 +308,9 @@ cdef inline int32_t text_number(Scan* scan, const Value* value) noexcept nogil:
             slot[0] = <int32_t> (scan.named + 1)
             break
         known = &scan.texts[slot[0] - 1]
-        if known.n == n and memcmp(scan.data + known.at, value.text, n) == 0:
+        if known.n == n and memcmp(<const uint8_t*> <uintptr_t> known.at, value.text, n) == 0:
             return slot[0] - 1
-    scan.texts[scan.named] = Text(value.text - scan.data, n)
+    scan.texts[scan.named] = Text(<int64_t> <uintptr_t> value.text, n)
     scan.named += 1
     return <int32_t> (scan.named - 1)
 
@@ -351,10 +353,9 @@ cdef void scan_point(Scan* scan, const uint8_t* p, const uint8_t* end) noexcept 
     scan.counts[<int> reason] += 1
 
 
-cdef bint scan_points(Scan* scan) noexcept nogil:
-    """False where the body cannot be read, or where there is no row left."""
+cdef bint scan_points(Scan* scan, const uint8_t* p) noexcept nogil:
+    """False where the body from p on cannot be read, or where there is no row left."""
     cdef uint64_t tag
-    cdef const uint8_t* p = scan.data
     cdef const uint8_t* content
     while p < scan.end:
         p = read_field(p, scan.end, POINTS_DEPTH, &tag, &content)
@@ -366,6 +367,19 @@ cdef bint scan_points(Scan* scan) noexcept nogil:
             scan_point(scan, content, p)
             scan.number += 1
     return True
+
+
+cdef void name_places(Scan* scan, const Bytes* bodies) noexcept nogil:
+    """Texts by their place in all bodies, one behind another, instead of by their address: they came in this order."""
+    cdef int64_t i, number = 0, before = 0, at
+    for i in range(scan.named):
+        while True:
+            at = scan.texts[i].at - <int64_t> <uintptr_t> bodies[number].data
+            if 0 <= at <= bodies[number].n - scan.texts[i].n:
+                break
+            before += bodies[number].n
+            number += 1
+        scan.texts[i].at = before + at
 
 
 # --- what Python calls: see _point_scan.pyi --------------------------------------------------------------------------
@@ -387,40 +401,32 @@ def count_points(bytes data not None):
     return points
 
 
-def scan(bytes data not None, Row[::1] rows, Place[::1] places, int64_t[:, ::1] texts, int max_told):
+def scan(tuple datas not None, Row[::1] rows, Place[::1] places, int64_t[:, ::1] texts, int max_told):
     cdef Scan scan
-    cdef bint readable
-    cdef int64_t i
+    cdef bint readable = True
+    cdef int64_t i, before = 0, n = len(datas)
+    cdef Bytes* bodies
     memset(&scan, 0, sizeof(Scan))
-    scan.data = <const uint8_t*> PyBytes_AS_STRING(data)
-    scan.end = scan.data + PyBytes_GET_SIZE(data)
     scan.room = min(rows.shape[0], places.shape[0], texts.shape[0] // 2)
     scan.max_told = min(max(max_told, 0), MAX_TOLD)
     if texts.shape[1] != 2:
         raise ValueError("texts: want two columns")
     if scan.room:
         scan.rows, scan.places, scan.texts = &rows[0], &places[0], <Text*> &texts[0, 0]
-    with nogil:
-        readable = scan_points(&scan)
+    bodies = texts_of(datas)
+    try:
+        with nogil:
+            for i in range(n):
+                # places count through all of them
+                scan.data = <const uint8_t*> bodies[i].data - before
+                scan.end = scan.data + before + bodies[i].n
+                readable = readable and scan_points(&scan, scan.data + before)
+                before += bodies[i].n
+            name_places(&scan, bodies)
+    finally:
+        free(bodies)
     if not readable:
         return -1, 0, (), ()
     counts = tuple([scan.counts[i] for i in range(REASONS)])
     told = [(scan.told[i].number, scan.told[i].at, scan.told[i].end) for i in range(min(scan.rejected, scan.max_told))]
     return scan.taken, scan.named, counts, tuple(told)
-
-
-def cut_out(bytes data not None, const Place[::1] places):
-    cdef const char* source = PyBytes_AS_STRING(data)
-    cdef int64_t size = PyBytes_GET_SIZE(data), total = 0, i
-    cdef bytes cut
-    cdef char* out
-    for i in range(places.shape[0]):
-        if not 0 <= places[i].point <= size or not 0 <= places[i].point_bytes <= size - places[i].point:
-            raise ValueError(f"point {i} lies outside the body")
-        total += places[i].point_bytes
-    cut = PyBytes_FromStringAndSize(NULL, total)
-    out = PyBytes_AS_STRING(cut)
-    for i in range(places.shape[0]):
-        memcpy(out, source + places[i].point, places[i].point_bytes)
-        out += places[i].point_bytes
-    return cut

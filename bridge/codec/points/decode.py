@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bridge.codec.digest import digests
+from bridge.codec.digest import offsets_of
 from bridge.codec.espan import hash_of
 from bridge.codec.limits import SPAN_TOO_LARGE, RequestLimits, cut_out
 from bridge.codec.points.json_points import read_json
@@ -97,7 +97,7 @@ def decode_bodies(
     if max(counts) > limits.max_spans:
         return None
     try:
-        scan = scan_points(b"".join(datas), sum(counts), points=sum(counts))
+        scan = scan_points(datas, sum(counts), points=sum(counts))
     except (InvalidPoints, TooLarge):
         return None
     if scan.rejections.counts or _without_oversized(scan, limits)[1]:
@@ -116,6 +116,7 @@ def _without_oversized(scan: Scan, limits: RequestLimits) -> tuple[Scan, int]:
         rows=scan.rows[kept],
         data=cut_out(scan.data, scan.lengths, kept),
         lengths=scan.lengths[kept],
+        digest=scan.digest[kept],
         host=scan.host[kept],
         service=scan.service[kept],
     )
@@ -145,15 +146,14 @@ def _decoded(
 
 def _batch(scan: Scan, peers: Sequence[int], counts: NDArray[np.int64] | None = None) -> SpanBatch:
     """The points, sent by the first peer or, with counts, so many by each; peers are hashes of addresses."""
-    offsets = np.zeros(scan.lengths.size + 1, np.int64)
-    np.cumsum(scan.lengths, out=offsets[1:])
+    offsets = offsets_of(scan.lengths)
     # the 0 behind the last text stands for none, which both columns may say
     hashes = np.array([*(hash_of(text) for text in scan.texts), 0], np.uint64)
     sender, nameless = hashes[scan.host], scan.host < 0
     if nameless.any():
         of_peer = np.array(peers, np.uint64) if counts is None else np.repeat(np.array(peers, np.uint64), counts)
         sender = np.where(nameless, of_peer, sender)
-    columns = span_columns(scan.rows, digest=digests(scan.data, offsets), sender=sender, service=hashes[scan.service])
+    columns = span_columns(scan.rows, digest=scan.digest, sender=sender, service=hashes[scan.service])
     context = np.zeros(scan.lengths.size, np.uint32)
     payload = PayloadBlock(PayloadFormat.POINT, scan.data, offsets, (Context(),), context)
     return SpanBatch(columns, payload)

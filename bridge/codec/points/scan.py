@@ -10,6 +10,7 @@ attributes of OTLP: a key that the bridge appends to a point overrides what was 
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from bridge.codec.digest import cut_out, digests, offsets_of
 from bridge.codec.espan import Value, integer, read_espan
 from bridge.codec.points import limits
 from bridge.codec.points import point_view_pb2 as view
@@ -38,6 +40,9 @@ SERVICE: Final = "service"
 _HEX_16: Final = re.compile(r"[0-9a-fA-F]{16}")
 _KEYS: Final = frozenset((*convention.KEY_OF_BIT, SPAN_ID, HOST, SERVICE))
 
+Body = bytes | tuple[bytes, ...]
+"""A body, or several that are read as the one that they are one behind another."""
+
 PLACE: Final = np.dtype(
     [("point", np.int64), ("point_bytes", np.int64), ("host", np.int32), ("service", np.int32)], align=True
 )
@@ -54,6 +59,8 @@ class Scan:
     """The points' own bytes, one after another."""
     lengths: NDArray[np.int64]
     """Shape (n,): bytes of each."""
+    digest: NDArray[np.uint64]
+    """Shape (n,): of each one's bytes."""
     texts: tuple[str, ...]
     """Names of hosts and services; one may be there more than once."""
     host: NDArray[np.int32]
@@ -68,38 +75,56 @@ def kernel_in_use() -> bool:
     return scan_points is scan_compiled
 
 
-def scan_compiled(body: bytes, max_points: int = limits.MAX_POINTS, *, points: int | None = None) -> Scan:
+def scan_compiled(body: Body, max_points: int = limits.MAX_POINTS, *, points: int | None = None) -> Scan:
     """The kernel's result. Raises InvalidPoints for bytes that are no PBPoints, TooLarge for too many of them.
 
-    points: how many there are, where that is known already.
+    points: how many there are, where that is known already, as it is to be for several bodies.
     """
-    _check_size(body)
-    found = _point_scan.count_points(body) if points is None else points
+    bodies = (body,) if isinstance(body, bytes) else body
+    _check_size(sum(map(len, bodies)))
+    found = _point_scan.count_points(b"".join(bodies)) if points is None else points
     if found < 0:
-        raise _no_body(body)
+        raise _no_body(b"".join(bodies))
     _check_number(found, max_points)
     rows, places = np.empty(found, ROW), np.empty(found, PLACE)
     texts = np.empty((2 * found, 2), np.int64)
-    taken, named, counts, told = _point_scan.scan(body, rows, places, texts, MAX_TOLD)
+    taken, named, counts, told = _point_scan.scan(bodies, rows, places, texts, MAX_TOLD)
+    if taken < 0:
+        raise _no_body(b"".join(bodies))
     rows, places = rows[:taken], places[:taken]
-    read_texts(rows, body)
     rejections = Rejections()
+    if told or rows["texts"].any():  # few bodies have what Python has to look at
+        whole = b"".join(bodies)
+        read_texts(rows, whole)
+        rejections.told += [(number, _what_is_wrong(whole[at:end])) for number, at, end in told]
     rejections.counts.update({reason: n for reason, n in zip(REASONS, counts, strict=True) if n})
-    rejections.told += [(number, _what_is_wrong(body[at:end])) for number, at, end in told]
+    lengths = places["point_bytes"].copy()
+    data, digest = cut_out(bodies, places["point"], lengths)
     return Scan(
         rows=rows,
-        data=_point_scan.cut_out(body, places),
-        lengths=places["point_bytes"].copy(),
-        texts=tuple(body[at : at + n].decode() for at, n in texts[:named].tolist()),
+        data=data,
+        lengths=lengths,
+        digest=digest,
+        texts=_texts(bodies, texts[:named]),
         host=places["host"],
         service=places["service"],
         rejections=rejections,
     )
 
 
-def scan_plain(body: bytes, max_points: int = limits.MAX_POINTS, *, points: int | None = None) -> Scan:
+def _texts(bodies: Sequence[bytes], places: NDArray[np.int64]) -> tuple[str, ...]:
+    """The texts at these places (first byte, length) in all bodies, in whose order they are."""
+    ends = np.cumsum([len(body) for body in bodies])
+    before = [0, *ends.tolist()]
+    of_body = np.searchsorted(ends, places[:, 0], "right").tolist()
+    found = zip(of_body, places.tolist(), strict=True)
+    return tuple(bodies[i][at - before[i] : at - before[i] + n].decode() for i, (at, n) in found)
+
+
+def scan_plain(body: Body, max_points: int = limits.MAX_POINTS, *, points: int | None = None) -> Scan:
     """The kernel's twin. Raises InvalidPoints for bytes that are no PBPoints, TooLarge for too many of them."""
-    _check_size(body)
+    body = body if isinstance(body, bytes) else b"".join(body)
+    _check_size(len(body))
     try:
         sent = view.Points.FromString(body).arr
     except DecodeError as exc:
@@ -121,10 +146,12 @@ def scan_plain(body: bytes, max_points: int = limits.MAX_POINTS, *, points: int 
         rows.append(_row(values, point.time))
         names.append((_text_number(texts, values.get(HOST)), _text_number(texts, values.get(SERVICE))))
     host_service = np.array(names, np.int32).reshape(-1, 2)
+    lengths = np.array([len(data) for data in taken], np.int64)
     return Scan(
         rows=np.array(rows, ROW),
         data=b"".join(taken),
-        lengths=np.array([len(data) for data in taken], np.int64),
+        lengths=lengths,
+        digest=digests(b"".join(taken), offsets_of(lengths)),
         texts=tuple(texts),
         host=host_service[:, 0],
         service=host_service[:, 1],
@@ -136,9 +163,9 @@ def _text_number(texts: dict[str, int], value: Value | None) -> int:
     return texts.setdefault(value, len(texts)) if isinstance(value, str) and value else -1
 
 
-def _check_size(body: bytes) -> None:
-    if len(body) > limits.MAX_BODY_BYTES:
-        raise TooLarge(f"{len(body)} bytes in one body, more than {limits.MAX_BODY_BYTES}")
+def _check_size(size: int) -> None:
+    if size > limits.MAX_BODY_BYTES:
+        raise TooLarge(f"{size} bytes in one body, more than {limits.MAX_BODY_BYTES}")
 
 
 def _check_number(points: int, max_points: int) -> None:

@@ -1,13 +1,15 @@
 """Digests of the kernel are those of its twin."""
 
+from collections.abc import Callable
 from random import Random
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from bridge.codec.digest import digests, digests_plain
+from bridge.codec.digest import cut_out, cut_out_plain, digests, digests_plain, offsets_of
 
 lengths = st.lists(st.one_of(st.integers(0, 9), st.integers(28, 36), st.integers(60, 200)), max_size=12)
 
@@ -32,3 +34,32 @@ def test_digest_depends_on_the_bytes_alone(texts: list[bytes]) -> None:
     offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
     alone = [int(digests(text, np.array([0, len(text)], np.int64))[0]) for text in texts]
     assert digests(b"".join(texts), offsets).tolist() == alone
+
+
+@pytest.mark.parametrize("cutting", [cut_out, cut_out_plain])
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.lists(st.tuples(st.binary(max_size=3), st.binary(min_size=1, max_size=80)), max_size=4), max_size=4))
+def test_what_is_cut_out_of_several_texts_is_what_stands_there(
+    cutting: Callable[..., tuple[bytes, NDArray[np.uint64]]], parts: list[list[tuple[bytes, bytes]]]
+) -> None:
+    """Texts that are empty, and bytes between places that are not asked for, included."""
+    texts = tuple(b"".join(between + place for between, place in text) for text in parts)
+    places = [pair for text in parts for pair in text]
+    ends = np.cumsum([len(between) + len(place) for between, place in places], dtype=np.int64)
+    sizes = np.array([len(place) for _, place in places], np.int64)
+    data, found = cutting(texts, ends - sizes, sizes)
+    assert data == b"".join(place for _, place in places)
+    assert found.tolist() == digests(data, offsets_of(sizes)).tolist()
+
+
+@pytest.mark.parametrize("cutting", [cut_out, cut_out_plain])
+@pytest.mark.parametrize(
+    ("starts", "sizes"),
+    [([-1], [2]), ([3], [2]), ([4], [5]), ([8], [1]), ([0], [-1]), ([5, 1], [1, 1]), ([2**62], [1]), ([0], [2**62])],
+)
+def test_places_that_are_not_there_are_refused(
+    cutting: Callable[..., object], starts: list[int], sizes: list[int]
+) -> None:
+    """Before the texts, behind them, across two of them, of no length, out of order."""
+    with pytest.raises(ValueError, match="cut_out"):
+        cutting((b"abcd", b"efgh"), np.array(starts, np.int64), np.array(sizes, np.int64))
