@@ -36,7 +36,7 @@ def digests(bytes data not None, const int64_t[:] offsets):
 
 def cut_out(tuple datas not None, const int64_t[:] starts, const int64_t[:] lengths):
     cdef Py_ssize_t i, n = starts.shape[0], number = 0, numbers = len(datas)
-    cdef int64_t total = 0, room = 0, start, length, before = 0
+    cdef int64_t total = 0, room = 0, start, length, before = 0, last = 0
     cdef uint64_t[::1] found = np.empty(n, np.uint64)
     cdef bytes cut
     cdef uint8_t* out
@@ -62,12 +62,16 @@ def cut_out(tuple datas not None, const int64_t[:] starts, const int64_t[:] leng
                     before += texts[number].n
                     number += 1
                 # what is checked here is what is used, whoever changes the arrays meanwhile
-                if number == numbers or not 0 <= start - before <= texts[number].n - length or length > end - out:
+                if number == numbers or start < last or not 0 <= length <= end - out:
+                    inside = False
+                    break
+                if not 0 <= start - before <= texts[number].n - length:
                     inside = False
                     break
                 memcpy(out, texts[number].data + (start - before), length)
                 found[i] = digest(out, out + length)  # while it is in cache
                 out += length
+                last = start + length
     finally:
         free(texts)
     if not inside or out != end:

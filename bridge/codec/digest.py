@@ -96,12 +96,12 @@ def offsets_of(lengths: I64Array) -> I64Array:
 def cut_out_plain(datas: tuple[bytes, ...], starts: I64Array, lengths: I64Array) -> tuple[bytes, U64Array]:
     """The bytes at these places in the texts, counted as if these stood one behind another, and the digest of each.
 
-    Places are in their order, none empty, each within one text. Raises ValueError for others.
+    Places are in their order, beside one another, none empty, each within one text. Raises ValueError for others.
     """
     ends = np.cumsum([len(data) for data in datas])
     of_data = np.searchsorted(ends, starts, "right")
     outside = (starts < 0).any() or (lengths < 0).any() or (of_data >= ends.size).any()
-    if outside or (starts + lengths > ends[of_data]).any() or (np.diff(starts) < 0).any():
+    if outside or (starts + lengths > ends[of_data]).any() or (starts[1:] < (starts + lengths)[:-1]).any():
         raise ValueError("cut_out: a place outside the texts, or not in their order")
     data = b"".join(datas)
     cut = b"".join(data[at : at + n] for at, n in zip(starts.tolist(), lengths.tolist(), strict=True))

@@ -47,15 +47,33 @@ class Unpacking:
         return seconds
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Bytes of a request, compressed where that makes them fewer: most traces are never looked at."""
+
+    kept: bytes
+    size: int
+    """Of what they were made of."""
+
+    @classmethod
+    def of(cls, request: bytes) -> "Part":
+        packed: bytes = isal_zlib.compress(request, _LEVEL)
+        return cls(packed if len(packed) < len(request) else request, len(request))
+
+    def raw(self) -> bytes:
+        """What they were made of."""
+        return self.kept if len(self.kept) == self.size else isal_zlib.decompress(self.kept)
+
+
 @dataclass(frozen=True, eq=False)  # without slots: what is made when somebody looks at it is kept in the instance
 class KeptTrace:
     """One trace as far as it left, as an OTLP request; its spans are unpacked once somebody looks at them."""
 
     trace_id: str
-    packed: tuple[bytes, ...]
-    """Parts of the request, each compressed: most traces are never looked at."""
+    parts: tuple[Part, ...]
+    """Of the request, one after another."""
     request_bytes: int
-    """Of all parts as they were."""
+    """Of all parts, not compressed."""
     span_count: int
     hidden_spans: int
     """How many further ones there were, that were not kept."""
@@ -66,11 +84,11 @@ class KeptTrace:
     @property
     def request(self) -> bytes:
         """The OTLP request, unpacked anew each time."""
-        return b"".join(map(isal_zlib.decompress, self.packed))
+        return b"".join([part.raw() for part in self.parts])
 
     @property
     def cost(self) -> int:
-        """Bytes of memory it takes at most, while it is looked at; a part of them before."""
+        """Bytes of memory it takes once it was looked at, at most; mostly a part of them before."""
         return self.request_bytes + SPAN_COST * self.span_count + TRACE_COST
 
     @cached_property
@@ -186,9 +204,9 @@ class RecentTraces:
         count = self._room(known, spans.sizes)
         request = spans.request(count) if count else b""
         ExportTraceServiceRequest.FromString(request)
-        packed = isal_zlib.compress(request, _LEVEL)
+        part = Part.of(request)
         with self._changing:
-            self._join(spans.trace_id, packed, len(request), count, spans.sizes.size - count, left_s)
+            self._join(spans.trace_id, part, count, spans.sizes.size - count, left_s)
 
     def _room(self, known: KeptTrace | None, sizes: NDArray[np.int64]) -> int:
         """How many of these spans may be kept of a trace of which this much is; of any size may be its first."""
@@ -196,12 +214,15 @@ class RecentTraces:
         fitting = int(np.searchsorted(np.cumsum(sizes + SPAN_COST), self._trace_bytes - taken, side="right"))
         return max(min(fitting, MAX_SPANS - count), 0 if known else 1)
 
-    def _join(self, trace_id: str, packed: bytes, size: int, count: int, hidden: int, left_s: float) -> None:
-        parts: tuple[bytes, ...] = (packed,)
+    def _join(self, trace_id: str, part: Part, count: int, hidden: int, left_s: float) -> None:
+        parts: tuple[Part, ...] = (part,)
+        size = part.size
         known = self._traces.get(trace_id)
         if known is not None:
             # protobuf: messages one after another are one message, its repeated fields one after another
-            parts, size = (*known.packed, packed), known.request_bytes + size
+            # one that is full is given nothing more, however much of it comes
+            parts = (*known.parts, part) if count else known.parts
+            size += known.request_bytes
             count, hidden = known.span_count + count, known.hidden_spans + hidden
             self.bytes -= known.cost
         if not count:  # what was known of it was let go meanwhile

@@ -55,11 +55,23 @@ def test_what_is_cut_out_of_several_texts_is_what_stands_there(
 @pytest.mark.parametrize("cutting", [cut_out, cut_out_plain])
 @pytest.mark.parametrize(
     ("starts", "sizes"),
-    [([-1], [2]), ([3], [2]), ([4], [5]), ([8], [1]), ([0], [-1]), ([5, 1], [1, 1]), ([2**62], [1]), ([0], [2**62])],
+    [
+        ([-1], [2]),
+        ([3], [2]),
+        ([4], [5]),
+        ([8], [1]),
+        ([0], [-1]),
+        ([5, 1], [1, 1]),
+        ([1, 0], [1, 1]),
+        ([0, 0], [1, 1]),
+        ([-(2**63)], [1]),
+        ([2**62], [1]),
+        ([0], [2**62]),
+    ],
 )
 def test_places_that_are_not_there_are_refused(
     cutting: Callable[..., object], starts: list[int], sizes: list[int]
 ) -> None:
-    """Before the texts, behind them, across two of them, of no length, out of order."""
+    """Before the texts, behind them, across two of them, of no length, out of order, overlapping."""
     with pytest.raises(ValueError, match="cut_out"):
         cutting((b"abcd", b"efgh"), np.array(starts, np.int64), np.array(sizes, np.int64))

@@ -2,6 +2,7 @@
 
 import gc
 import tracemalloc
+from random import Random
 
 import pytest
 from google.protobuf.message import DecodeError
@@ -103,6 +104,7 @@ def test_one_trace_does_not_grow_without_end() -> None:
     trace = traces.get(f"{7:032x}")
     assert trace is not None
     assert (len(trace.spans), trace.hidden_spans) == (MAX_SPANS, 2000)
+    assert len(trace.parts) == MAX_SPANS / 1000
     assert len(ExportTraceServiceRequest.FromString(trace.request).resource_spans) == MAX_SPANS / 1000
     small = RecentTraces(10, 64 * 1024)
     keep(small, [request(("shop", [span(n, 7) for n in range(1, 1001)]))], 1.0)
@@ -118,6 +120,18 @@ def test_what_was_let_go_costs_nothing() -> None:
     assert (len(traces), traces.bytes) == (0, 0)
     keep(traces, [request(("shop", [span(3, 7)]))], 1.0)
     assert ids(traces, Search()) == [7]
+
+
+def test_bytes_that_cannot_be_compressed_are_kept_as_they_are() -> None:
+    """What is counted bounds them too."""
+    texts = Random(1)
+    spans = [span(n, 7) for n in range(1, 9)]
+    for each in spans:
+        each.attributes.append(KeyValue(key="x", value=AnyValue(bytes_value=texts.randbytes(5000))))
+    traces = ring(request(("shop", spans)))
+    trace = traces.get(f"{7:032x}")
+    assert trace is not None
+    assert sum(len(part.kept) for part in trace.parts) <= trace.request_bytes == len(trace.request)
 
 
 def test_memory_is_what_is_counted() -> None:
