@@ -101,7 +101,7 @@ def cut_out_plain(datas: tuple[bytes, ...], starts: I64Array, lengths: I64Array)
     ends = np.cumsum([len(data) for data in datas])
     of_data = np.searchsorted(ends, starts, "right")
     outside = (starts < 0).any() or (lengths < 0).any() or (of_data >= ends.size).any()
-    if outside or (starts + lengths > ends[of_data]).any() or (starts[1:] < (starts + lengths)[:-1]).any():
+    if outside or (lengths > ends[of_data] - starts).any() or (starts[1:] < (starts + lengths)[:-1]).any():
         raise ValueError("cut_out: a place outside the texts, or not in their order")
     data = b"".join(datas)
     cut = b"".join(data[at : at + n] for at, n in zip(starts.tolist(), lengths.tolist(), strict=True))
