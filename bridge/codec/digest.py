@@ -96,7 +96,7 @@ def offsets_of(lengths: I64Array) -> I64Array:
 def cut_out_plain(datas: tuple[bytes, ...], starts: I64Array, lengths: I64Array) -> tuple[bytes, U64Array]:
     """The bytes at these places in the texts, counted as if these stood one behind another, and the digest of each.
 
-    Places are in their order, beside one another, none empty, each within one text. Raises ValueError for others.
+    Places are in their order and do not overlap, none is empty, each is within one text. Raises ValueError for others.
     """
     ends = np.cumsum([len(data) for data in datas])
     of_data = np.searchsorted(ends, starts, "right")
