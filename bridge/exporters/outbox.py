@@ -150,8 +150,8 @@ class Outbox:
         if self._head < up_to:
             given_up.append((self._head, up_to))
             self._head = up_to
-        if given_up:
-            heapq.heappush(self._done, up_to)
+        for _, last in given_up:  # not `up_to` alone, which may be on its way still
+            heapq.heappush(self._done, last)
         return given_up
 
     def undelivered(self, newest: int) -> list[tuple[int, int]]:

@@ -1,7 +1,7 @@
 """Ticks that are given up: none is handed out any more; the cursor passes them once what is open of them is done."""
 
 import anyio
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bridge.exporters.outbox import Outbox
@@ -50,6 +50,7 @@ async def test_end_of_a_backlog_does_not_hide_newer_ticks() -> None:
 
 @settings(max_examples=60)
 @given(cursor=st.integers(0, 5), steps=STEPS)
+@example(0, [("commit", 2), ("next", 0), ("next", 0), ("settle", 0), ("give up", 9), ("give up", 2)])
 def test_each_tick_is_handed_out_or_given_up_once(cursor: int, steps: list[tuple[str, int]]) -> None:
     """Whatever the order, each tick after the cursor is handed out exactly once or is in exactly one range that was
     given up; `undelivered` names those that are neither given up nor settled, and `delivered` stays before them."""
