@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, cdivision=True
-"""The compiled twins of bridge.codec.digest.digests_plain, XXH64 with seed 0, and bridge.codec.rows.span_ids_plain."""
+"""The compiled twins of bridge.codec.digest, XXH64 with seed 0, and of bridge.codec.rows.span_ids_plain."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint64_t
@@ -62,11 +62,11 @@ def cut_out(tuple datas not None, const int64_t[:] starts, const int64_t[:] leng
                     before += texts[number].n
                     number += 1
                 # what is checked here is what is used, whoever changes the arrays meanwhile
-                if number == numbers or start < last or not 0 <= length <= end - out:
-                    inside = False
-                    break
-                if not 0 <= start - before <= texts[number].n - length:
-                    inside = False
+                inside = (
+                    number < numbers and start >= last and 0 <= length <= end - out
+                    and 0 <= start - before <= texts[number].n - length
+                )
+                if not inside:
                     break
                 memcpy(out, texts[number].data + (start - before), length)
                 found[i] = digest(out, out + length)  # while it is in cache

@@ -256,10 +256,9 @@ cdef class Groups:
             raise ValueError("columns of unequal length")
         for i in range(n):
             top = max(top, slots[i] + 1)
-        self._reserve_rows(top)
-        for i in range(n):
             for lane in range(LANES):
                 used += keys[i, lane] != 0
+        self._reserve_rows(top)
         map_reserve(&self._key, used)
         self._max_size = max_size
         with nogil:
