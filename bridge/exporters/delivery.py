@@ -190,6 +190,7 @@ class Delivery:
                 place, body = await self._next()
                 attempt = await self._circuit.permit()
                 tasks.start_soon(self._send, place, body, attempt, self._trace)
+                del body  # it is as large as all that is encoded meanwhile
 
     # --- what is delivered next --------------------------------------------------------------------------------------
 
@@ -242,8 +243,7 @@ class Delivery:
                 return None
             if tick.number <= self._given_up_to:
                 self._count_given_up(tick.left)
-                self._tick = None
-                self._settle(tick.number)
+                self._end_tick(tick)
                 continue
             try:
                 body = await self._encoded(tick.number, tick.bodies)
@@ -255,9 +255,15 @@ class Delivery:
                 tick.index += 1
                 tick.left -= body.spans
                 self._outbox.add_body(tick.number)
+                if not tick.left:
+                    self._end_tick(tick)
                 return place, body
-            self._tick = None
-            self._settle(tick.number)
+            self._end_tick(tick)
+
+    def _end_tick(self, tick: _Tick) -> None:
+        """All of it is in bodies, or never will be."""
+        self._tick = None
+        self._settle(tick.number)
 
     async def _encoded(self, tick: int, bodies: Iterator[Body]) -> Body | None:
         trace = self._trace = self._instruments.tracer.follow(tick, "delivery", CLIENT, **self._labels)

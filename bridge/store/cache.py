@@ -5,13 +5,17 @@ from threading import Lock
 
 from bridge.spans import PayloadBlock
 
+FEWEST = 0.25
+"""New batches are kept where there is room for such a share of all that wait."""
+
 
 class PayloadCache:
     """Unpacked payload blocks by batch number, bounded in bytes.
 
     Blocks are read in rounds: batches that are leaving are asked for tick after tick until their last row has left.
     When they do not all fit, dropping the one that was used longest ago would drop each just before it is asked for
-    again, so a random one goes. New batches are kept only where there is room: they are needed a window later.
+    again, so a random one goes. New batches are needed a window later: they are kept only where there is room, and
+    where what waits with them is not so much that few of them would be found.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -36,10 +40,13 @@ class PayloadCache:
         found = self._blocks.get(number)
         return None if found is None else found[1]
 
-    def offer(self, number: int, block: PayloadBlock) -> None:
-        """Keep a new block if there is room."""
+    def offer(self, number: int, block: PayloadBlock, waiting_spans: int) -> None:
+        """Keep a new block if there is room, one of so many spans that wait."""
+        size = block_bytes(block)
+        if FEWEST * size * waiting_spans > self._max_bytes * len(block):
+            return
         with self._lock:
-            if self._bytes + block_bytes(block) <= self._max_bytes:
+            if self._bytes + size <= self._max_bytes:
                 self._keep(number, block)
 
     def put(self, number: int, block: PayloadBlock) -> None:

@@ -44,7 +44,7 @@ T = TypeVar("T")
 Rows = Sequence[Row[Any]]
 
 READERS = 2
-"""Connections that read."""
+"""Connections that read, of each kind."""
 BUSY_S = 5
 """How long a statement waits for a lock that some other program holds."""
 PAGE_BYTES = 16384
@@ -62,9 +62,10 @@ _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 class Database:
     """One SQLite file in WAL mode: one connection that writes, some that read and never wait for it.
 
-    Reading is aiosqlite's, where each connection has a thread of its own. `transaction` blocks, and is called in
-    worker threads, one at a time: its hops between threads would cost more than its statements. What it gives is the
-    driver's own connection, since SQLAlchemy's takes longer to begin and to commit than SQLite.
+    `read` is aiosqlite's, where each connection has a thread of its own. `transaction` and `read_here` block, and are
+    called in worker threads, the first one at a time: where much is done at once a hop between threads for each
+    statement would cost more than the statement. What `transaction` gives is the driver's own connection, since
+    SQLAlchemy's takes longer to begin and to commit than SQLite.
     """
 
     def __init__(self, path: Path, synchronous: Literal["full", "normal"], log_bytes: int = LOG_BYTES) -> None:
@@ -73,7 +74,7 @@ class Database:
         """Of the file, and of its log, which is there while the file is open."""
         self._writing = _writing_engine(path, synchronous, log_bytes)
         self._writer: Connection | None = None
-        self._reading = _reading_engine(path)
+        self._reading, self._reading_here = _reading_engine(path), blocking_reader(path, READERS)
         self.damage = ""
         """What SQLite said when a write met a file that is not what it wrote; only a new file helps."""
         self._readers = anyio.CapacityLimiter(READERS)  # whoever waits here can be cancelled; in the pool nobody waits
@@ -165,9 +166,15 @@ class Database:
         try:
             return await self._read(lambda connection: connection.execute(query, values).all())
         except DBAPIError as exc:
-            if is_damage(exc):
-                raise Damaged(str(exc.orig)) from exc
-            raise self._unavailable(exc) from exc
+            raise self._unreadable(exc) from exc
+
+    def read_here(self, query: Select[Any], **values: object) -> Rows:
+        """The same in the thread that asks, which is blocked; READERS of them at once, others wait for one."""
+        try:
+            with self._reading_here.connect() as connection:
+                return connection.execute(query, values).all()
+        except DBAPIError as exc:
+            raise self._unreadable(exc) from exc
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
         async with self._readers:
@@ -234,13 +241,20 @@ class Database:
         """Close all connections; the last one to go copies the log over and removes it. Not to be cancelled."""
         with anyio.CancelScope(shield=True):
             await greenlet_spawn(self._reading.dispose)
-            await to_thread.run_sync(self._dispose_writer)
+            await to_thread.run_sync(self._dispose_blocking)
+
+    def _dispose_blocking(self) -> None:
+        self._reading_here.dispose()
+        self._dispose_writer()
 
     def _dispose_writer(self) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
         self._writing.dispose()
+
+    def _unreadable(self, exc: DBAPIError) -> Damaged | StoreUnavailable:
+        return Damaged(str(exc.orig)) if is_damage(exc) else self._unavailable(exc)
 
     def _unavailable(self, exc: sqlite3.Error | DBAPIError) -> StoreUnavailable:
         return StoreUnavailable(f"{self.path}: {_cause_of(exc)}")
@@ -365,12 +379,12 @@ def _reading_engine(path: Path) -> Engine:
     return engine
 
 
-def blocking_reader(path: Path) -> Engine:
-    """An engine for one connection that reads, in whatever thread: what `Database.read` does without its hops."""
+def blocking_reader(path: Path, connections: int = 1) -> Engine:
+    """An engine for connections that read, in whatever thread: what `Database.read` does without its hops."""
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
         poolclass=QueuePool,
-        pool_size=1,
+        pool_size=connections,
         max_overflow=0,
         connect_args={**_connect_args(), "check_same_thread": False},
         isolation_level="AUTOCOMMIT",

@@ -132,6 +132,11 @@ class Ledger:
         """Numbers of the ticks in which rows of this batch left, ascending."""
         return self._batches[number].ticks
 
+    def is_asked_for_after(self, number: int, tick: int) -> bool:
+        """Whether rows of this batch leave later than in this tick; may be asked in any thread."""
+        batch = self._batches.get(number)
+        return batch is not None and (batch.waiting > 0 or max(batch.ticks, default=0) > tick)
+
     def has_batch(self, number: int) -> bool:
         """Whether this batch is stored."""
         return number in self._batches

@@ -96,8 +96,8 @@ class Append:
     def note(self, ledger: Ledger) -> list[int]:
         passed = []
         for number, (batch, _) in enumerate(self.batches, self.first):
-            self.cache.offer(number, batch.payload)
             passed += ledger.appended(number, len(batch))
+            self.cache.offer(number, batch.payload, ledger.spans_with_payload)
         return passed
 
 

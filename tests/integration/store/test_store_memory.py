@@ -60,3 +60,23 @@ async def test_delivered_payload_makes_room_for_new(make_store: MakeStore, folde
             assert (await store.read_tick(tick)).blocks
         else:
             assert not (await store.read_tick(tick)).blocks
+
+
+@pytest.mark.parametrize("leaving", [4, 9])
+async def test_payload_that_was_read_is_kept_while_rows_of_it_wait(
+    make_store: MakeStore, folder: Path, leaving: int
+) -> None:
+    """A batch that leaves in two ticks is read from the file once; one that has left as a whole takes no memory."""
+    store = make_store()
+    async with store.running():  # a start finds nothing in memory
+        await store.register(["a"])
+        number = await store.append(random_batch(1, 9), 0)
+    store = make_store()
+    async with store.running():
+        await store.register(["a"])
+        assert [stored.number async for stored in store.recover()] == [number]
+        rows = rows_of((number, 9))
+        tick = await store.commit_tick(departure_of(rows[:leaving]), 1)
+        assert (await store.read_tick(tick)).blocks
+        lose_payloads(folder)
+        assert bool((await store.read_tick(tick)).blocks) == (leaving < 9)

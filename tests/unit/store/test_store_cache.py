@@ -1,6 +1,7 @@
 """The payload cache: its bound, and that it is only a cache."""
 
 import random
+from functools import partial
 
 import numpy as np
 
@@ -30,9 +31,18 @@ def test_new_block_takes_nobodys_place() -> None:
     """`offer` keeps what fits in beside the others."""
     first, second = block(1), block(2)
     cache = PayloadCache(block_bytes(first) + block_bytes(second) - 1)
-    cache.offer(1, first)
-    cache.offer(2, second)
+    cache.offer(1, first, 10)
+    cache.offer(2, second, 20)
     assert cache.get(1) is first
+    assert cache.get(2) is None
+
+
+def test_new_block_among_far_too_many_is_not_kept() -> None:
+    """Of blocks of which the cache would hold less than a quarter a reader would find few."""
+    cache, some = PayloadCache(2 * block_bytes(block(1))), block(1)
+    cache.offer(1, some, 8 * len(some))
+    cache.offer(2, some, 8 * len(some) + 1)
+    assert cache.get(1) is some
     assert cache.get(2) is None
 
 
@@ -55,7 +65,8 @@ def test_bytes_are_those_of_the_blocks_and_never_above_the_bound() -> None:
     cache = PayloadCache(sum(map(block_bytes, blocks)) // 4)
     for _ in range(600):
         number = rng.randrange(20)
-        rng.choice([cache.put, cache.offer, lambda n, _: cache.drop(n)])(number, blocks[number])
+        offer = partial(cache.offer, waiting_spans=1)
+        rng.choice([cache.put, offer, lambda n, _: cache.drop(n)])(number, blocks[number])
         held = [n for n in range(20) if cache.get(n) is not None]
         assert all(cache.get(n) is blocks[n] for n in held)
         assert len(cache) == len(held)

@@ -31,6 +31,19 @@ def test_payload_is_passed_once_whole_and_delivered() -> None:
     assert ledger.moved({"a": 2, "b": 2}) == []
 
 
+def test_payload_is_asked_for_again_while_rows_leave_later() -> None:
+    """Rows wait, or have left in a later tick than the one that is read; of a batch that is not stored none do."""
+    ledger = Ledger(cursors={"a": 0})
+    ledger.appended(1, 3)
+    assert ledger.is_asked_for_after(1, 0)
+    leave(ledger, 1, 10, b1=2)
+    assert ledger.is_asked_for_after(1, 1)
+    leave(ledger, 2, 20, b1=1)
+    assert ledger.is_asked_for_after(1, 1)
+    assert not ledger.is_asked_for_after(1, 2)
+    assert not ledger.is_asked_for_after(7, 0)
+
+
 def test_without_exporters_whole_batches_are_passed() -> None:
     """Nobody to wait for."""
     ledger = Ledger()
