@@ -1,10 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """The compiled twin of bridge.linker.groups.PlainGroups, which says what each method promises.
 
-Three structures over plain C arrays, a file each: a map from key to one waiting row (`_slot_map`), with groups as
-union-find whose members form a ring (a merge swaps two links); a log of the keys of rows that left (`_left_log`);
-threads' timelines (`_timeline`, `_timeline_search`). Each is larger than any cache: a loop over rows asks for what it
-will need a few rows ahead. All slots that come from outside are checked before anything is written.
+Three structures over plain C arrays, a file each: a map from key to one waiting row (`_slot_map`); a log of the keys of
+rows that left (`_left_log`); threads' timelines (`_timeline`, `_timeline_search`). Groups are union-find: their members
+form a ring (a merge swaps two links), and what they have in common is kept once a group. Each structure is larger than
+any cache: a loop over rows asks for what it will need a few rows ahead. All slots that come from outside are checked
+before anything is written.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
@@ -57,14 +58,18 @@ cdef uint64_t SEED = (<uint64_t> (hash("bridge.linker") & 0xFFFFFFFFFFFFFFFF)) |
 
 
 cdef struct Row:
-    int64_t first
-    int64_t last
-    int32_t root
-    int32_t next
-    int32_t size
+    int32_t root  # another row of its group, nearer to the root; at the root itself below 0: ~ the place of the group
+    int32_t next  # of its group
     int32_t context
     uint8_t state
     uint8_t marks
+
+
+cdef struct Group:
+    int64_t first  # arrival
+    int64_t last
+    int32_t size
+    int32_t free  # the next place that is free, where this one is
 
 
 cdef struct Numbers:
@@ -118,6 +123,11 @@ cdef class Groups:
     cdef Timelines _lines
     cdef Row* _rows
     cdef Py_ssize_t _n_rows
+    cdef Group* _groups
+    cdef Py_ssize_t _n_groups
+    cdef Py_ssize_t _groups_used  # places that were ever taken
+    cdef Py_ssize_t _groups_free
+    cdef int32_t _free_group
     cdef Py_ssize_t _n_left
     cdef Numbers _oversize
     cdef int32_t _max_size
@@ -127,6 +137,7 @@ cdef class Groups:
 
     def __cinit__(self):
         self._max_size = LEFT
+        self._free_group = NIL
         self._key.seed = self._log.seed = self._lines.tops.seed = self._lines.random = SEED
         for size in range(SIZES):
             self._lines.free[size] = NIL
@@ -141,6 +152,7 @@ cdef class Groups:
         free(self._lines.of_row)
         free(self._lines.of_left)
         free(self._rows)
+        free(self._groups)
         free(self._oversize.data)
 
     @property
@@ -152,7 +164,7 @@ cdef class Groups:
         """Bytes allocated."""
         return (
             12 * (self._key.capacity + self._lines.tops.capacity) + 8 * self._lines.capacity
-            + (sizeof(Row) + 4) * self._n_rows + 4 * self._n_left
+            + (sizeof(Row) + 4) * self._n_rows + sizeof(Group) * self._n_groups + 4 * self._n_left
             + sizeof(Entry) * self._log.capacity + 4 * self._log.buckets + 64 * self._log.blocks
         )
 
@@ -189,6 +201,18 @@ cdef class Groups:
         self._n_rows = capacity
         return 0
 
+    cdef int _reserve_groups(self, Py_ssize_t more) except -1:
+        cdef Py_ssize_t least = self._groups_used - self._groups_free + more
+        cdef Group* groups
+        if least <= self._n_groups:
+            return 0
+        least = grown(least, self._n_groups)
+        groups = <Group*> realloc(self._groups, least * sizeof(Group))
+        if groups == NULL:
+            raise MemoryError
+        self._groups, self._n_groups = groups, least
+        return 0
+
     cdef int _reserve_left(self, Py_ssize_t n) except -1:
         cdef Py_ssize_t capacity = self._n_left, i
         cdef int32_t* of_left
@@ -213,30 +237,60 @@ cdef class Groups:
 
     # --- groups ----------------------------------------------------------------------------------------------------
 
+    cdef inline int32_t _new_group(self, int64_t arrival) noexcept nogil:
+        """A group of one row; room must have been reserved."""
+        cdef int32_t place = self._free_group
+        if place == NIL:
+            place = <int32_t> self._groups_used
+            self._groups_used += 1
+        else:
+            self._free_group = self._groups[place].free
+            self._groups_free -= 1
+        self._groups[place] = Group(arrival, arrival, 1, NIL)
+        return place
+
+    cdef inline void _drop_group(self, int32_t place) noexcept nogil:
+        self._groups[place].free = self._free_group
+        self._free_group = place
+        self._groups_free += 1
+
+    cdef inline Group* _group_of(self, int32_t root) noexcept nogil:
+        return &self._groups[~self._rows[root].root]
+
     cdef int32_t _find(self, int32_t slot) noexcept nogil:
+        """The root of a row's group."""
         cdef Row* rows = self._rows
-        while rows[slot].root != slot:
-            rows[slot].root = rows[rows[slot].root].root
-            slot = rows[slot].root
+        cdef int32_t near = rows[slot].root, far
+        while near >= 0:
+            far = rows[near].root
+            if far < 0:
+                return near
+            rows[slot].root = far
+            slot = far
+            near = rows[slot].root
         return slot
 
     cdef void _union(self, int32_t a, int32_t b) noexcept nogil:
         cdef Row* rows = self._rows
+        cdef Group* group
+        cdef Group* other
         cdef int32_t before, swapped
         a, b = self._find(a), self._find(b)
         if a == b:
             return
-        if rows[a].size < rows[b].size:
+        if self._group_of(a).size < self._group_of(b).size:
             a, b = b, a
-        before = rows[a].size
+        group, other = self._group_of(a), self._group_of(b)
+        before = group.size
+        group.size += other.size
+        group.first = min(group.first, other.first)
+        group.last = max(group.last, other.last)
+        self._drop_group(~rows[b].root)
         rows[b].root = a
-        rows[a].size += rows[b].size
-        rows[a].first = min(rows[a].first, rows[b].first)
-        rows[a].last = max(rows[a].last, rows[b].last)
         swapped = rows[a].next
         rows[a].next = rows[b].next
         rows[b].next = swapped
-        if before < self._max_size <= rows[a].size:
+        if before < self._max_size <= group.size:
             push(&self._oversize, a)
 
     def add(
@@ -259,6 +313,7 @@ cdef class Groups:
             for lane in range(LANES):
                 used += keys[i, lane] != 0
         self._reserve_rows(top)
+        self._reserve_groups(n)
         map_reserve(&self._key, used)
         self._max_size = max_size
         with nogil:
@@ -266,9 +321,7 @@ cdef class Groups:
                 slot = slots[i]
                 self._ask_keys(&keys[i, 0], n - i)
                 row = &self._rows[slot]
-                row.first = row.last = arrivals[i]
                 row.root = row.next = slot
-                row.size = 1
                 row.context = self._lines.of_row[slot] = NIL
                 row.state = WAITING
                 row.marks = kinds[i]
@@ -277,12 +330,31 @@ cdef class Groups:
                     if key == 0:
                         continue
                     other = map_add(&self._key, key, slot)
-                    self._union(slot, other & ~ENTRY)
+                    if other & ~ENTRY != slot:
+                        if row.root == slot:
+                            self._join(slot, other & ~ENTRY, arrivals[i])
+                        else:
+                            self._union(slot, other & ~ENTRY)
                     if lane == NET:
                         self._meet(slot, other, key)
                     if lane == THREAD and kinds[i] & IS_ENTRY and not other & ENTRY:
                         map_set(&self._key, key, slot | ENTRY)
+                if row.root == slot:
+                    row.root = ~self._new_group(arrivals[i])
         self._done()
+
+    cdef inline void _join(self, int32_t slot, int32_t other, int64_t arrival) noexcept nogil:
+        """Have a row that is in no group, its own root and next, join that of another."""
+        cdef Row* rows = self._rows
+        cdef int32_t root = self._find(other)
+        cdef Group* group = self._group_of(root)
+        group.size += 1
+        group.first = min(group.first, arrival)
+        group.last = max(group.last, arrival)
+        rows[slot].root, rows[slot].next = root, rows[root].next
+        rows[root].next = slot
+        if group.size == self._max_size:
+            push(&self._oversize, root)
 
     cdef inline void _ask_keys(self, const uint64_t* keys, Py_ssize_t more) noexcept nogil:
         """Ask for the places of a row's keys some rows before it is its turn; `more`: rows behind this one."""
@@ -383,7 +455,7 @@ cdef class Groups:
                     slot = self._rows[slot].next
                     if slot == root:
                         break
-                push(&sizes, self._rows[root].size)
+                push(&sizes, self._group_of(root).size)
                 push(&reasons, reason)
             for i in range(roots.n):
                 self._rows[roots.data[i]].state &= ~MARKED
@@ -393,12 +465,12 @@ cdef class Groups:
     cdef int32_t _reason(
         self, int32_t root, int64_t now, int64_t window, int64_t max_age, int32_t max_size, bint force
     ) noexcept nogil:
-        cdef Row* row = &self._rows[root]
-        if row.last + window <= now:
+        cdef Group* group = self._group_of(root)
+        if group.last + window <= now:
             return 1
-        if now - row.first >= max_age:
+        if now - group.first >= max_age:
             return 2
-        if row.size >= max_size:
+        if group.size >= max_size:
             return 3
         return 4 if force else 0
 
@@ -431,6 +503,8 @@ cdef class Groups:
                 for lane in range(LANES):
                     if keys[i, lane]:
                         map_remove(&self._key, keys[i, lane])
+                if row.state & WAITING and row.root < 0:  # all of a group leave together
+                    self._drop_group(~row.root)
                 row.context = NIL
                 if row.state & CHECKED:
                     push(&done, slots[i])
