@@ -18,7 +18,8 @@ from bridge.linker._left_log cimport (
 from bridge.linker._prefetch cimport prefetch
 from bridge.linker._slot_map cimport NIL, Map, map_add, map_get, map_prefetch, map_remove, map_reserve, map_set
 from bridge.linker._timeline cimport (
-    LEFT, SIZES, Place, Timelines, block, block_prefetch, insert, line_prefetch, place, refs_prefetch, remove, rename,
+    LEFT, SIZES, Place, Timelines, block, block_prefetch, compact, insert, is_sparse, line_prefetch, place, refs_prefetch,
+    remove, rename,
 )
 from bridge.linker._timeline_search cimport GROUP, between, descend, ties
 
@@ -826,6 +827,8 @@ cdef class Groups:
         for i in range(n):
             top = max(top, left[i] + 1)
         self._reserve_left(top)
+        if is_sparse(&self._lines):
+            self.compact()
         map_reserve(&self._lines.tops, n)
         log_reserve(&self._log, n * LANES)
         with nogil:
@@ -847,6 +850,10 @@ cdef class Groups:
                     if keys[i, lane]:
                         log_push(&self._log, keys[i, lane], new | (ENTRY if lane == THREAD and entry[i] else 0))
         self._done()
+
+    def compact(self):
+        with nogil:
+            compact(&self._lines)
 
     cdef void _leave_line(self, int32_t slot, int32_t new, bint parentless) noexcept nogil:
         cdef Row* row = &self._rows[slot]

@@ -18,6 +18,7 @@ cdef enum:
     LEFT = 1073741824
     MAX_ROOM = 16
     SIZES = 5  # of blocks: room for 1, 2, 4, ... MAX_ROOM
+    FEW_UNITS = 8192  # not worth moving anything
 
 
 cdef struct Block:
@@ -26,7 +27,7 @@ cdef struct Block:
     int32_t l
     int32_t r
     int32_t up
-    uint8_t n
+    uint8_t n  # 0 where the block is free
     uint8_t room
     uint16_t priority
     # behind it: begins int64[room], ends int64[room], refs int32[room]
@@ -37,6 +38,7 @@ cdef struct Timelines:
     uint64_t* units  # blocks; named by their first unit
     int64_t capacity
     int64_t used
+    int64_t unused  # units of it in blocks that are free
     int32_t free[SIZES]
     int32_t* of_row  # block of each waiting row, NIL for none
     int32_t* of_left  # block of each row that left, NIL for none
@@ -92,14 +94,20 @@ cdef inline int size_of(int room) noexcept nogil:
     return size
 
 
+cdef inline int units_of(int room) noexcept nogil:
+    """What a block of this room takes."""
+    return 4 + 2 * room + (room + 1) // 2
+
+
 cdef inline int32_t new_block(Timelines* t, uint64_t line, int room) noexcept nogil:
     """An empty block that hangs nowhere; NIL when memory ran out. Pointers to blocks end here."""
-    cdef int size = size_of(room), units = 4 + 2 * room + (room + 1) // 2
+    cdef int size = size_of(room), units = units_of(room)
     cdef int32_t x = t.free[size]
     cdef int64_t capacity
     cdef void* wider
     if x != NIL:
         t.free[size] = block(t, x).l
+        t.unused -= units
     else:
         if t.used + units > t.capacity:
             capacity = t.capacity + t.capacity // 8 + 8192
@@ -118,9 +126,11 @@ cdef inline int32_t new_block(Timelines* t, uint64_t line, int room) noexcept no
 
 
 cdef inline void free_block(Timelines* t, int32_t x) noexcept nogil:
-    cdef int size = size_of(block(t, x).room)
-    block(t, x).l = t.free[size]
+    cdef Block* b = block(t, x)
+    cdef int size = size_of(b.room)
+    b.n, b.l = 0, t.free[size]
     t.free[size] = x
+    t.unused += units_of(b.room)
 
 
 cdef inline void moved(Timelines* t, int32_t x, int start) noexcept nogil:
@@ -143,12 +153,8 @@ cdef inline int32_t resized(Timelines* t, int32_t x, int room) noexcept nogil:
     memcpy(begins(b), begins(a), a.n * sizeof(int64_t))
     memcpy(ends(b), ends(a), a.n * sizeof(int64_t))
     memcpy(refs(b), refs(a), a.n * sizeof(int32_t))
-    hang(t, y, x, a.up)
-    if b.l != NIL:
-        block(t, b.l).up = y
-    if b.r != NIL:
-        block(t, b.r).up = y
-    moved(t, y, 0)
+    b.up = a.up
+    renamed(t, y, x)
     free_block(t, x)
     return y
 
@@ -244,6 +250,48 @@ cdef inline void unlink(Timelines* t, int32_t x) noexcept nogil:
     while p != NIL and refresh(t, p):
         p = block(t, p).up
     free_block(t, x)
+
+
+cdef inline void compact(Timelines* t) noexcept nogil:
+    """Move blocks together over those that are free: most lines grow, and what they were in is too small for others.
+
+    Names of blocks end here.
+    """
+    cdef int64_t x = 0, y = 0, capacity
+    cdef int units, size
+    cdef void* narrower
+    while x < t.used:
+        units = units_of(block(t, <int32_t> x).room)
+        if block(t, <int32_t> x).n:
+            if x != y:
+                memmove(t.units + y, t.units + x, units * sizeof(uint64_t))
+                renamed(t, <int32_t> y, <int32_t> x)
+            y += units
+        x += units
+    t.used, t.unused = y, 0
+    for size in range(SIZES):
+        t.free[size] = NIL
+    capacity = t.used + t.used // 8 + 8192
+    if capacity < t.capacity:
+        narrower = realloc(t.units, capacity * sizeof(uint64_t))
+        if narrower != NULL:
+            t.units, t.capacity = <uint64_t*> narrower, capacity
+
+
+cdef inline void renamed(Timelines* t, int32_t x, int32_t old) noexcept nogil:
+    """Have all that name a block by its old name do so by its new one."""
+    cdef Block* b = block(t, x)
+    hang(t, x, old, b.up)
+    if b.l != NIL:
+        block(t, b.l).up = x
+    if b.r != NIL:
+        block(t, b.r).up = x
+    moved(t, x, 0)
+
+
+cdef inline bint is_sparse(Timelines* t) noexcept nogil:
+    """Whether a quarter of what blocks take is free."""
+    return t.unused > FEW_UNITS and 4 * t.unused > t.used
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------

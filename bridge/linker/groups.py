@@ -408,6 +408,9 @@ class PlainGroups:
                     self.mark += 1
                     self._left[row[lane]].append((self.mark, new, bool(is_entry) and lane == THREAD))
 
+    def compact(self) -> None:
+        """Take as little memory as may be. An index does so by itself where it is worth the time; answers stay."""
+
     def forget(self, left: I32Array, mark: int) -> None:
         """Forget rows that left, and the keys indexed up to `mark`."""
         for slot in left.tolist():

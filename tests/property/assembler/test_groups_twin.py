@@ -176,6 +176,11 @@ class Twins(RuleBasedStateMachine):
             del self.rows[slot]
 
     @rule()
+    def compact(self) -> None:
+        for groups in self.both:
+            groups.compact()
+
+    @rule()
     def forget(self) -> None:
         if self.ticks:
             left, mark = self.ticks.pop(0)
@@ -205,10 +210,11 @@ def test_slots_out_of_bounds_are_refused() -> None:
             groups.claim(np.asarray(slots, np.int32), held=False)
 
 
+@pytest.mark.parametrize("compacted", [False, True])
 @pytest.mark.parametrize("order", ["in order", "backwards", "at random", "few times"])
-def test_long_timelines_are_alike(order: str) -> None:
+def test_long_timelines_are_alike(order: str, compacted: bool) -> None:
     """Both indexes find the same earlier entries and exits on lines of hundreds of rows, in whatever order these came,
-    and when most of them have been forgotten."""
+    when most of them have been forgotten, and when their memory is put in order meanwhile."""
     random = np.random.default_rng(3)
     n = 1_500
     at = np.sort(random.integers(1, 60 if order == "few times" else 5_000, n))
@@ -232,6 +238,8 @@ def test_long_timelines_are_alike(order: str) -> None:
             groups.settle(nowhere, came, none[came], alone ^ 1, line[came], at[came], alone)
             groups.open(entries | LEFT, line[entries], at[entries], ends[entries])
             groups.forget(gone, 0)
+            if compacted:
+                groups.compact()
         assert len({tuple(groups.context(waiting[0], none[:2]).tolist()) for groups in both}) == 1
         for time in random.integers(0, at.max() + 50, 300):
             asked = none[:1], np.full(1, 1 + time % 2, np.uint64), np.full(1, time)
@@ -239,6 +247,28 @@ def test_long_timelines_are_alike(order: str) -> None:
             assert found[0] == found[1]
             found_any += len(found[0])
     assert found_any > 100
+
+
+def test_what_timelines_grew_out_of_is_given_back() -> None:
+    """Thousands of lines that grow row by row take what blocks of their rows take, and half as much again, once rows
+    leave; the next blocks go where there is room."""
+    groups, lines, rows_each = compiled.Groups(), 20_000, 16
+    line = np.arange(1, lines + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    nobody = np.empty(0, np.int32), np.empty(0, np.int32), np.empty((0, LANES), np.uint64), np.empty(0, np.uint8)
+    grown = []
+    for round_ in range(2):
+        for number in range(rows_each):
+            refs = np.arange(lines, dtype=np.int32) + np.int32(lines * (round_ * rows_each + number))
+            at = np.full(lines, 10 * number + 1)
+            groups.open(refs | LEFT, line + np.uint64(round_), at, at + 5)
+        before = groups.nbytes
+        groups.settle(*nobody, np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.uint8))
+        grown.append((before, groups.nbytes))
+    rows, of_left = lines * rows_each, 4
+    for round_, (before, after) in enumerate(grown, 1):
+        assert after < 1.5 * rows * round_ * (20 + of_left) < before
+    asked = np.zeros((1, LANES), np.uint64), line[:1], np.full(1, 10 * rows_each - 7)
+    assert groups.parents(*asked).tolist() == [lines * (rows_each - 1)]
 
 
 @pytest.mark.parametrize(("at_first", "kept_rounds"), [(2, 2), (9, 9), (2, 9), (1, 12)])
