@@ -13,13 +13,16 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
 from bridge.linker._left_log cimport (
-    Entry, Log, entry_at, filter_prefetch, log_push, log_reserve, newest, older, push_prefetch,
+    Entry, Log, entry_at, filter_prefetch, log_drop, log_push, log_reserve, newest, older, push_prefetch,
 )
+from bridge.linker._mapped cimport mapped, unmap
 from bridge.linker._prefetch cimport prefetch
-from bridge.linker._slot_map cimport NIL, Map, map_add, map_get, map_prefetch, map_remove, map_reserve, map_set
+from bridge.linker._slot_map cimport (
+    NIL, Map, map_add, map_drop, map_get, map_prefetch, map_remove, map_reserve, map_set,
+)
 from bridge.linker._timeline cimport (
-    LEFT, SIZES, Place, Timelines, block, block_prefetch, compact, insert, is_sparse, line_prefetch, place, refs_prefetch,
-    remove, rename,
+    LEFT, SIZES, Place, Timelines, block, block_prefetch, compact, insert, is_sparse, line_prefetch, lines_drop, place,
+    refs_prefetch, remove, rename,
 )
 from bridge.linker._timeline_search cimport GROUP, between, descend, ties
 
@@ -124,6 +127,7 @@ cdef class Groups:
     cdef Timelines _lines
     cdef Row* _rows
     cdef Py_ssize_t _n_rows
+    cdef Py_ssize_t _rows_room  # the same, or more where memory ran out
     cdef Group* _groups
     cdef Py_ssize_t _n_groups
     cdef Py_ssize_t _groups_used  # places that were ever taken
@@ -144,16 +148,13 @@ cdef class Groups:
             self._lines.free[size] = NIL
 
     def __dealloc__(self):
-        free(self._key.cells)
-        free(self._log.entries)
-        free(self._log.heads)
-        free(self._log.words)
-        free(self._lines.tops.cells)
-        free(self._lines.units)
-        free(self._lines.of_row)
-        free(self._lines.of_left)
-        free(self._rows)
-        free(self._groups)
+        map_drop(&self._key)
+        log_drop(&self._log)
+        lines_drop(&self._lines)
+        unmap(self._lines.of_row, self._n_rows * sizeof(int32_t))
+        unmap(self._lines.of_left, self._n_left * sizeof(int32_t))
+        unmap(self._rows, self._rows_room * sizeof(Row))
+        unmap(self._groups, self._n_groups * sizeof(Group))
         free(self._oversize.data)
 
     @property
@@ -188,18 +189,16 @@ cdef class Groups:
         if n <= capacity:
             return 0
         capacity = grown(n, capacity)
-        rows = <Row*> realloc(self._rows, capacity * sizeof(Row))
-        if rows != NULL:
-            self._rows = rows
-        of_row = <int32_t*> realloc(self._lines.of_row, capacity * sizeof(int32_t))
-        if of_row != NULL:
-            self._lines.of_row = of_row
-        if rows == NULL or of_row == NULL:
+        rows = <Row*> mapped(self._rows, self._rows_room * sizeof(Row), capacity * sizeof(Row))
+        if rows == NULL:
+            raise MemoryError
+        self._rows, self._rows_room = rows, capacity
+        of_row = <int32_t*> mapped(self._lines.of_row, self._n_rows * sizeof(int32_t), capacity * sizeof(int32_t))
+        if of_row == NULL:
             raise MemoryError
         for i in range(self._n_rows, capacity):
-            rows[i].state = 0
             of_row[i] = NIL
-        self._n_rows = capacity
+        self._lines.of_row, self._n_rows = of_row, capacity
         return 0
 
     cdef int _reserve_groups(self, Py_ssize_t more) except -1:
@@ -208,7 +207,7 @@ cdef class Groups:
         if least <= self._n_groups:
             return 0
         least = grown(least, self._n_groups)
-        groups = <Group*> realloc(self._groups, least * sizeof(Group))
+        groups = <Group*> mapped(self._groups, self._n_groups * sizeof(Group), least * sizeof(Group))
         if groups == NULL:
             raise MemoryError
         self._groups, self._n_groups = groups, least
@@ -220,7 +219,7 @@ cdef class Groups:
         if n <= capacity:
             return 0
         capacity = grown(n, capacity)
-        of_left = <int32_t*> realloc(self._lines.of_left, capacity * sizeof(int32_t))
+        of_left = <int32_t*> mapped(self._lines.of_left, self._n_left * sizeof(int32_t), capacity * sizeof(int32_t))
         if of_left == NULL:
             raise MemoryError
         for i in range(self._n_left, capacity):

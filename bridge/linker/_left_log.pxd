@@ -9,9 +9,9 @@ word of the oldest is needed again all of its keys are forgotten.
 """
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memmove
 
+from bridge.linker._mapped cimport mapped, unmap
 from bridge.linker._prefetch cimport prefetch
 from bridge.linker._slot_map cimport home
 
@@ -128,7 +128,7 @@ cdef inline int log_reserve(Log* log, uint64_t more) except -1:
     if live + more <= old:
         return 0
     capacity = max(<uint64_t> 1024, (live + more) // 8 * 9 + 9)
-    entries = <Entry*> realloc(log.entries, capacity * sizeof(Entry))
+    entries = <Entry*> mapped(log.entries, old * sizeof(Entry), capacity * sizeof(Entry))
     if entries == NULL:
         raise MemoryError
     log.entries = entries
@@ -153,7 +153,7 @@ cdef inline int log_reserve_buckets(Log* log) except -1:
         buckets *= 2
     if buckets == log.buckets:
         return 0
-    heads = <uint32_t*> realloc(log.heads, buckets * sizeof(uint32_t))
+    heads = <uint32_t*> mapped(log.heads, log.buckets * sizeof(uint32_t), buckets * sizeof(uint32_t))
     if heads == NULL:
         raise MemoryError
     log.heads, log.buckets = heads, buckets
@@ -167,6 +167,10 @@ cdef inline int log_reserve_buckets(Log* log) except -1:
     return 0
 
 
+cdef inline size_t filter_bytes(uint64_t blocks) noexcept nogil:
+    return (blocks + 1) * GENERATIONS * sizeof(uint64_t)
+
+
 cdef inline int log_reserve_filter(Log* log) except -1:
     """Seven generations hold all that the ring does."""
     cdef uint64_t blocks = log.capacity // ((GENERATIONS - 1) * KEYS_PER_WORD) + 1, number
@@ -174,13 +178,20 @@ cdef inline int log_reserve_filter(Log* log) except -1:
     if blocks <= log.blocks:
         return 0
     blocks += blocks // 4
-    words = <uint64_t*> calloc((blocks + 1) * GENERATIONS, sizeof(uint64_t))
+    words = <uint64_t*> mapped(NULL, 0, filter_bytes(blocks))
     if words == NULL:
         raise MemoryError
-    free(log.words)
+    unmap(log.words, filter_bytes(log.blocks))
     log.words, log.blocks = words, blocks
     log.filter = <uint64_t*> ((<uintptr_t> words + 63) & ~<uintptr_t> 63)
     log.started = log.tail
     for number in range(log.tail + 1, log.head + 1):
         filter_push(log, entry_at(log, number).key, number)
     return 0
+
+
+cdef inline void log_drop(Log* log) noexcept nogil:
+    """Give its memory back."""
+    unmap(log.entries, log.capacity * sizeof(Entry))
+    unmap(log.heads, log.buckets * sizeof(uint32_t))
+    unmap(log.words, filter_bytes(log.blocks))

@@ -5,8 +5,7 @@ a seed that is the process's own, and no answer depends on it.
 """
 
 from libc.stdint cimport int32_t, uint64_t
-from libc.stdlib cimport calloc, free
-
+from bridge.linker._mapped cimport mapped, unmap
 from bridge.linker._prefetch cimport prefetch
 
 cdef enum:
@@ -106,13 +105,19 @@ cdef inline int map_reserve(Map* m, uint64_t more) except -1:
     capacity = least + least // 4 + 64
     if capacity >= <uint64_t> 1 << 32:
         raise MemoryError
-    wider.cells = <Cell*> calloc(capacity, sizeof(Cell))
+    wider.cells = <Cell*> mapped(NULL, 0, capacity * sizeof(Cell))
     if wider.cells == NULL:
         raise MemoryError
     wider.capacity, wider.used, wider.seed = capacity, 0, m.seed
     for i in range(m.capacity):
         if m.cells[i].key != 0:
             map_set(&wider, m.cells[i].key, m.cells[i].value)
-    free(m.cells)
+    map_drop(m)
     m[0] = wider
     return 0
+
+
+cdef inline void map_drop(Map* m) noexcept nogil:
+    """Give its memory back."""
+    unmap(m.cells, m.capacity * sizeof(Cell))
+    m.cells, m.capacity, m.used = NULL, 0, 0

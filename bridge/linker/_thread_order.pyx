@@ -4,7 +4,7 @@
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, qsort
 
-from bridge.linker._slot_map cimport NIL, Map, map_add, map_get, map_prefetch, map_reserve
+from bridge.linker._slot_map cimport NIL, Map, map_add, map_drop, map_get, map_prefetch, map_reserve
 
 import numpy as np
 
@@ -108,7 +108,7 @@ def begun(
                     low[i] = starts[g]
                     place[i] = begun_by(items, starts[g], starts[g + 1], exit_at[i])
     finally:
-        free(number.cells)
+        map_drop(&number)
         free(items)
         free(starts)
     return order_of, low_of, place_of

@@ -8,11 +8,11 @@ Rows are named by `ref`: the slot of a row that waits, or that of a row that lef
 """
 
 from libc.stdint cimport INT32_MAX, INT64_MIN, int32_t, int64_t, uint8_t, uint16_t, uint64_t
-from libc.stdlib cimport realloc
 from libc.string cimport memcpy, memmove
 
+from bridge.linker._mapped cimport mapped, unmap
 from bridge.linker._prefetch cimport prefetch
-from bridge.linker._slot_map cimport NIL, Map, map_get, map_remove, map_set
+from bridge.linker._slot_map cimport NIL, Map, map_drop, map_get, map_remove, map_set
 
 cdef enum:
     LEFT = 1073741824
@@ -99,23 +99,35 @@ cdef inline int units_of(int room) noexcept nogil:
     return 4 + 2 * room + (room + 1) // 2
 
 
+cdef inline bint has_units(Timelines* t, int64_t capacity) noexcept nogil:
+    """Make room for so many units, more or fewer than there are; whether there is."""
+    cdef void* units = mapped(t.units, t.capacity * sizeof(uint64_t), capacity * sizeof(uint64_t))
+    if units == NULL:
+        return False
+    t.units, t.capacity = <uint64_t*> units, capacity
+    return True
+
+
+cdef inline void lines_drop(Timelines* t) noexcept nogil:
+    """Give back the memory of timelines; that of rows is their owner's."""
+    map_drop(&t.tops)
+    unmap(t.units, t.capacity * sizeof(uint64_t))
+
+
 cdef inline int32_t new_block(Timelines* t, uint64_t line, int room) noexcept nogil:
     """An empty block that hangs nowhere; NIL when memory ran out. Pointers to blocks end here."""
     cdef int size = size_of(room), units = units_of(room)
     cdef int32_t x = t.free[size]
     cdef int64_t capacity
-    cdef void* wider
     if x != NIL:
         t.free[size] = block(t, x).l
         t.unused -= units
     else:
         if t.used + units > t.capacity:
             capacity = t.capacity + t.capacity // 8 + 8192
-            wider = realloc(t.units, capacity * sizeof(uint64_t)) if capacity < INT32_MAX else NULL
-            if wider == NULL:
+            if capacity >= INT32_MAX or not has_units(t, capacity):
                 t.failed = True
                 return NIL
-            t.units, t.capacity = <uint64_t*> wider, capacity
         x = <int32_t> t.used
         t.used += units
     t.random ^= t.random << 13  # xorshift (Marsaglia, 2003)
@@ -259,7 +271,6 @@ cdef inline void compact(Timelines* t) noexcept nogil:
     """
     cdef int64_t x = 0, y = 0, capacity
     cdef int units, size
-    cdef void* narrower
     while x < t.used:
         units = units_of(block(t, <int32_t> x).room)
         if block(t, <int32_t> x).n:
@@ -273,9 +284,7 @@ cdef inline void compact(Timelines* t) noexcept nogil:
         t.free[size] = NIL
     capacity = t.used + t.used // 8 + 8192
     if capacity < t.capacity:
-        narrower = realloc(t.units, capacity * sizeof(uint64_t))
-        if narrower != NULL:
-            t.units, t.capacity = <uint64_t*> narrower, capacity
+        has_units(t, capacity)
 
 
 cdef inline void renamed(Timelines* t, int32_t x, int32_t old) noexcept nogil:
@@ -290,8 +299,8 @@ cdef inline void renamed(Timelines* t, int32_t x, int32_t old) noexcept nogil:
 
 
 cdef inline bint is_sparse(Timelines* t) noexcept nogil:
-    """Whether a quarter of what blocks take is free."""
-    return t.unused > FEW_UNITS and 4 * t.unused > t.used
+    """Whether an eighth of what blocks take is free."""
+    return t.unused > FEW_UNITS and 8 * t.unused > t.used
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------

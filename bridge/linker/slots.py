@@ -171,7 +171,7 @@ class SlotStore:
             name: RepeatedColumn() if name in self._repeated else NarrowColumn(dtype)
             for name, dtype in self._dtypes.items()
         }
-        self._free = np.empty(0, np.int32)
+        self._free = Room(1, np.dtype(np.int32))
         self._n_free = 0
         self._fresh = 0
         self.capacity = 0
@@ -187,13 +187,13 @@ class SlotStore:
     @property
     def row_bytes(self) -> int:
         """Bytes one row takes at present, its place in the free list included."""
-        return sum(c.row_bytes for c in self._columns.values()) + self._free.itemsize
+        return sum(c.row_bytes for c in self._columns.values()) + self._free.array.itemsize
 
     def allocate(self, n: int) -> I32Array:
         """n slots that were free; raises nothing but MemoryError."""
         again = min(n, self._n_free)
         slots = np.empty(n, np.int32)
-        slots[:again] = self._free[self._n_free - again : self._n_free][::-1]
+        slots[:again] = self._free.array[self._n_free - again : self._n_free][::-1]
         self._n_free -= again
         slots[again:] = np.arange(self._fresh, self._fresh + n - again, dtype=np.int32)
         self._fresh += n - again
@@ -203,11 +203,10 @@ class SlotStore:
 
     def _grow(self, least: int) -> None:
         capacity = max(MIN_CAPACITY, 1 << (least - 1).bit_length())
-        free = np.empty(capacity, np.int32)
-        free[: self._n_free] = self._free[: self._n_free]
+        self._free.resize(capacity)
         for column in self._columns.values():
             column.resize(capacity)
-        self.capacity, self._free = capacity, free
+        self.capacity = capacity
 
     def put(self, slots: I32Array, values: Mapping[str, NDArray[np.generic]]) -> None:
         """Write columns (each of slots.size values) into slots; every column of the store must be given."""
@@ -232,7 +231,7 @@ class SlotStore:
         """Give slots back; none may be given back twice."""
         if not slots.size:
             return
-        self._free[self._n_free : self._n_free + slots.size] = slots[::-1]
+        self._free.array[self._n_free : self._n_free + slots.size] = slots[::-1]
         self._n_free += slots.size
         if not len(self):
             self._reset()
