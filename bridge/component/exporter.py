@@ -29,7 +29,8 @@ class Exporter(Protocol):
     def encode(self, linked: LinkedSpans) -> Iterator[Body]:
         """Bodies within the backend's size limits; pure, and equal ids whenever it is called again.
 
-        Spans of one trace stay together in one body as far as the limits allow.
+        Spans of one trace stay together in one body as far as the limits allow. Each span is counted in one body at
+        most: no body is asked for behind the one with which all are.
         """
         ...
 

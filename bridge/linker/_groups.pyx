@@ -21,8 +21,8 @@ from bridge.linker._slot_map cimport (
     NIL, Map, map_add, map_drop, map_get, map_prefetch, map_remove, map_reserve, map_set,
 )
 from bridge.linker._timeline cimport (
-    LEFT, SIZES, Place, Timelines, block, block_prefetch, compact, insert, is_sparse, line_prefetch, lines_drop, place,
-    refs_prefetch, remove, rename,
+    LEFT, SIZES, Place, Timelines, block, block_prefetch, compact, insert, line_prefetch, lines_drop, place, refs_prefetch,
+    remove, rename, was_sparse,
 )
 from bridge.linker._timeline_search cimport GROUP, between, descend, ties
 
@@ -39,6 +39,7 @@ cdef enum:
     MAX_STEPS = 4096  # along one chain, whose bucket other keys share
     ENTRY = 1073741824
     FREE = -2  # no row is remembered there
+    TAKEN = -2
     WAITING = 1
     CHECKED = 2
     MARKED = 4
@@ -73,7 +74,7 @@ cdef struct Group:
     int64_t first  # arrival
     int64_t last
     int32_t size
-    int32_t free  # the next place that is free, where this one is
+    int32_t free  # TAKEN, or the next place that is free, where this one is
 
 
 cdef struct Numbers:
@@ -246,10 +247,12 @@ cdef class Groups:
         else:
             self._free_group = self._groups[place].free
             self._groups_free -= 1
-        self._groups[place] = Group(arrival, arrival, 1, NIL)
+        self._groups[place] = Group(arrival, arrival, 1, TAKEN)
         return place
 
     cdef inline void _drop_group(self, int32_t place) noexcept nogil:
+        if self._groups[place].free != TAKEN:  # somebody left without their group
+            return
         self._groups[place].free = self._free_group
         self._free_group = place
         self._groups_free += 1
@@ -258,12 +261,12 @@ cdef class Groups:
         return &self._groups[~self._rows[root].root]
 
     cdef int32_t _find(self, int32_t slot) noexcept nogil:
-        """The root of a row's group."""
+        """The root of a row's group; a row that is about to get one is its own."""
         cdef Row* rows = self._rows
         cdef int32_t near = rows[slot].root, far
         while near >= 0:
             far = rows[near].root
-            if far < 0:
+            if far < 0 or far == near:
                 return near
             rows[slot].root = far
             slot = far
@@ -347,7 +350,10 @@ cdef class Groups:
         """Have a row that is in no group, its own root and next, join that of another."""
         cdef Row* rows = self._rows
         cdef int32_t root = self._find(other)
-        cdef Group* group = self._group_of(root)
+        cdef Group* group
+        if root == slot:
+            return
+        group = self._group_of(root)
         group.size += 1
         group.first = min(group.first, arrival)
         group.last = max(group.last, arrival)
@@ -747,7 +753,7 @@ cdef class Groups:
                 for lane in range(LANES):
                     if keys[i, lane]:
                         self._by_key(keys[i, lane], lane == TRACE, &found)
-                if row.context != NIL and self._lines.of_left[row.context] != FREE:
+                if 0 <= row.context < self._n_left and self._lines.of_left[row.context] != FREE:
                     push(&found, row.context)
                 if self._lines.of_row[slots[i]] != NIL and not row.state & EXIT:
                     self._fragments(place(&self._lines, slots[i]), &found)
@@ -826,7 +832,7 @@ cdef class Groups:
         for i in range(n):
             top = max(top, left[i] + 1)
         self._reserve_left(top)
-        if is_sparse(&self._lines):
+        if was_sparse(&self._lines):
             self.compact()
         map_reserve(&self._lines.tops, n)
         log_reserve(&self._log, n * LANES)

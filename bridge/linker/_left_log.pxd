@@ -61,7 +61,7 @@ cdef inline bint may_hold(Log* log, uint64_t key) noexcept nogil:
     cdef uint64_t bits = bits_of(key)
     cdef bint found = False
     cdef int i
-    if log.capacity == 0:
+    if log.blocks == 0:
         return False
     words = block_of(log, key)
     for i in range(GENERATIONS):
@@ -100,7 +100,7 @@ cdef inline uint64_t newest(Log* log, uint64_t key) noexcept nogil:
 
 cdef inline void filter_prefetch(Log* log, uint64_t key) noexcept nogil:
     """Have what `newest` needs for most keys in cache soon."""
-    if key != 0 and log.capacity != 0:
+    if key != 0 and log.blocks != 0:
         prefetch(block_of(log, key))
 
 
@@ -122,7 +122,14 @@ cdef inline void log_push(Log* log, uint64_t key, int32_t slot) noexcept nogil:
 
 
 cdef inline int log_reserve(Log* log, uint64_t more) except -1:
-    """Room for more entries. The ring grows by an eighth, in place: it holds more than anything else here."""
+    """Room for more entries. Where memory runs out, what is there stays as it is."""
+    log_reserve_entries(log, more)
+    log_reserve_buckets(log)
+    return log_reserve_filter(log)
+
+
+cdef inline int log_reserve_entries(Log* log, uint64_t more) except -1:
+    """The ring grows by an eighth, in place: it holds more than anything else here."""
     cdef uint64_t live = log.head - log.tail, old = log.capacity, capacity, tail_at
     cdef Entry* entries
     if live + more <= old:
@@ -139,8 +146,7 @@ cdef inline int log_reserve(Log* log, uint64_t more) except -1:
     else:
         log.head_at = capacity - 1
     log.capacity = capacity
-    log_reserve_buckets(log)
-    return log_reserve_filter(log)
+    return 0
 
 
 cdef inline int log_reserve_buckets(Log* log) except -1:

@@ -36,7 +36,7 @@ cdef extern from *:
     }
     #endif
     """
-    # so many bytes, more than none, that begin with what the old ones hold; more than those are 0. NULL: there is no
-    # room, and the old ones are as they were. An old of NULL has no bytes
+    # so many bytes, more than none, that begin with what the old ones hold; more than there ever were are 0. NULL: there
+    # is no room, and the old ones are as they were. An old of NULL has no bytes
     void* mapped "espan_mapped" (void* old, size_t had, size_t wanted) noexcept nogil
     void unmap "espan_unmap" (void* old, size_t had) noexcept nogil

@@ -5,11 +5,14 @@ a seed that is the process's own, and no answer depends on it.
 """
 
 from libc.stdint cimport int32_t, uint64_t
+from libc.stdlib cimport calloc, free
+
 from bridge.linker._mapped cimport mapped, unmap
 from bridge.linker._prefetch cimport prefetch
 
 cdef enum:
     NIL = -1
+    MAPPED_FROM = 1048576  # bytes: maps that last for one call are mostly smaller, and to map memory takes longer
 
 
 cdef packed struct Cell:
@@ -105,7 +108,10 @@ cdef inline int map_reserve(Map* m, uint64_t more) except -1:
     capacity = least + least // 4 + 64
     if capacity >= <uint64_t> 1 << 32:
         raise MemoryError
-    wider.cells = <Cell*> mapped(NULL, 0, capacity * sizeof(Cell))
+    if capacity * sizeof(Cell) < MAPPED_FROM:
+        wider.cells = <Cell*> calloc(capacity, sizeof(Cell))
+    else:
+        wider.cells = <Cell*> mapped(NULL, 0, capacity * sizeof(Cell))
     if wider.cells == NULL:
         raise MemoryError
     wider.capacity, wider.used, wider.seed = capacity, 0, m.seed
@@ -119,5 +125,8 @@ cdef inline int map_reserve(Map* m, uint64_t more) except -1:
 
 cdef inline void map_drop(Map* m) noexcept nogil:
     """Give its memory back."""
-    unmap(m.cells, m.capacity * sizeof(Cell))
+    if m.capacity * sizeof(Cell) < MAPPED_FROM:
+        free(m.cells)
+    else:
+        unmap(m.cells, m.capacity * sizeof(Cell))
     m.cells, m.capacity, m.used = NULL, 0, 0

@@ -39,6 +39,7 @@ cdef struct Timelines:
     int64_t capacity
     int64_t used
     int64_t unused  # units of it in blocks that are free
+    int64_t least_unused  # the fewest of late
     int32_t free[SIZES]
     int32_t* of_row  # block of each waiting row, NIL for none
     int32_t* of_left  # block of each row that left, NIL for none
@@ -122,6 +123,7 @@ cdef inline int32_t new_block(Timelines* t, uint64_t line, int room) noexcept no
     if x != NIL:
         t.free[size] = block(t, x).l
         t.unused -= units
+        t.least_unused = min(t.least_unused, t.unused)
     else:
         if t.used + units > t.capacity:
             capacity = t.capacity + t.capacity // 8 + 8192
@@ -279,7 +281,7 @@ cdef inline void compact(Timelines* t) noexcept nogil:
                 renamed(t, <int32_t> y, <int32_t> x)
             y += units
         x += units
-    t.used, t.unused = y, 0
+    t.used, t.unused, t.least_unused = y, 0, 0
     for size in range(SIZES):
         t.free[size] = NIL
     capacity = t.used + t.used // 8 + 8192
@@ -298,9 +300,12 @@ cdef inline void renamed(Timelines* t, int32_t x, int32_t old) noexcept nogil:
     moved(t, x, 0)
 
 
-cdef inline bint is_sparse(Timelines* t) noexcept nogil:
-    """Whether an eighth of what blocks take is free."""
-    return t.unused > FEW_UNITS and 8 * t.unused > t.used
+cdef inline bint was_sparse(Timelines* t) noexcept nogil:
+    """Whether an eighth of what blocks take was free all the time since this was asked last: what is free right after
+    rows were forgotten is soon filled again."""
+    cdef int64_t least = t.least_unused
+    t.least_unused = t.unused
+    return least > FEW_UNITS and 8 * least > t.used
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------

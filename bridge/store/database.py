@@ -2,6 +2,7 @@
 
 import logging
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -77,10 +78,13 @@ class Database:
         self._reading, self._reading_here = _reading_engine(path), blocking_reader(path, READERS)
         self.damage = ""
         """What SQLite said when a write met a file that is not what it wrote; only a new file helps."""
+        self._readers_here = threading.BoundedSemaphore(READERS)
+        self._closed = False
         self._readers = anyio.CapacityLimiter(READERS)  # whoever waits here can be cancelled; in the pool nobody waits
 
     async def open(self) -> None:
         """Make or check the tables. Raises ConfigError where the file cannot be used, Damaged where it is broken."""
+        self._closed = False
         try:
             # looked at before it is opened for writing, which alone would change a file that is not ours
             empty = await self._read(self._check)
@@ -170,11 +174,14 @@ class Database:
 
     def read_here(self, query: Select[Any], **values: object) -> Rows:
         """The same in the thread that asks, which is blocked; READERS of them at once, others wait for one."""
-        try:
-            with self._reading_here.connect() as connection:
-                return connection.execute(query, values).all()
-        except DBAPIError as exc:
-            raise self._unreadable(exc) from exc
+        with self._readers_here:
+            if self._closed:  # nobody waits for a thread whose task was cancelled past anyio's shields
+                raise StoreUnavailable(f"{self.path} is closed")
+            try:
+                with self._reading_here.connect() as connection:
+                    return connection.execute(query, values).all()
+            except DBAPIError as exc:
+                raise self._unreadable(exc) from exc
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
         async with self._readers:
@@ -244,7 +251,13 @@ class Database:
             await to_thread.run_sync(self._dispose_blocking)
 
     def _dispose_blocking(self) -> None:
+        """Once no thread reads any more."""
+        for _ in range(READERS):
+            self._readers_here.acquire()
+        self._closed = True
         self._reading_here.dispose()
+        for _ in range(READERS):
+            self._readers_here.release()
         self._dispose_writer()
 
     def _dispose_writer(self) -> None:

@@ -1,7 +1,7 @@
 """Reads the linked spans of a tick: decisions and payload from the database, payload from the cache where it is."""
 
 import logging
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import TypeVarTuple
 
@@ -29,6 +29,8 @@ Args = TypeVarTuple("Args")
 PAGE = 32
 """Payloads that are read at once: some megabytes."""
 SHARED_TICKS = 4
+LATELY_TICKS = 64
+"""A tick that is read again within so many others is one that the backend does not take, and will be once more."""
 
 _DEPARTURE = select(tables.ticks.c.version, tables.ticks.c.departure).where(tables.ticks.c.number == bindparam("tick"))
 _PAYLOADS = select(tables.payloads.c.batch, tables.payloads.c.data).where(
@@ -65,6 +67,7 @@ class TickReader:
         self._threads = anyio.CapacityLimiter(READERS)  # of their own: a tick never waits for other work in threads
         self._shared: OrderedDict[int, LinkedSpans] = OrderedDict()
         self._being_read: dict[int, anyio.Event] = {}
+        self._read_lately: deque[int] = deque(maxlen=LATELY_TICKS)
 
     async def read(self, number: int, *, share: bool) -> LinkedSpans:
         """The spans of a tick that are to be exported; with `share` they are kept for the next who asks.
@@ -119,11 +122,13 @@ class TickReader:
 
     def _read(self, number: int) -> LinkedSpans:
         """Raises LookupError, Damaged where the bytes of the decisions are, _UnreadablePage where their page is."""
+        again = number in self._read_lately
+        self._read_lately.append(number)
         builder, stored = self._begun(number)
         for writer, batches in by_writer(stored):
             for at in range(0, len(batches), PAGE):
                 from_thread.check_cancelled()
-                self._add(builder, self._payloads(builder, writer, batches[at : at + PAGE]))
+                self._add(builder, self._payloads(builder, writer, batches[at : at + PAGE]), keep=again)
         return builder.finish()
 
     def _preview(self, number: int, most: int) -> LinkedSpans:
@@ -188,7 +193,8 @@ class TickReader:
         )
         self._lost(spans, "damaged_payload")
 
-    def _add(self, builder: LinkedSpansBuilder, payloads: list[tuple[int, bytes]]) -> None:
+    def _add(self, builder: LinkedSpansBuilder, payloads: list[tuple[int, bytes]], *, keep: bool) -> None:
+        """keep: all of it in the cache, not only what other ticks need."""
         ledger = self._ledger()
         for batch, data in payloads:
             try:
@@ -196,7 +202,7 @@ class TickReader:
             except Damaged as exc:
                 self._lose(builder, batch, exc)
             else:
-                if ledger.is_asked_for_after(batch, builder.tick):
+                if keep or ledger.is_asked_for_after(batch, builder.tick):
                     self._cache.put(batch, block)
                 builder.add(batch, block)
 

@@ -80,3 +80,18 @@ async def test_payload_that_was_read_is_kept_while_rows_of_it_wait(
         assert (await store.read_tick(tick)).blocks
         lose_payloads(folder)
         assert bool((await store.read_tick(tick)).blocks) == (leaving < 9)
+
+
+async def test_payload_of_a_tick_that_is_read_again_is_kept(make_store: MakeStore, folder: Path) -> None:
+    """A backend that does not take a tick has it read again and again; the file is asked twice."""
+    store = make_store()
+    async with store.running():
+        await store.register(["a"])
+        number = await store.append(random_batch(1, 9), 0)
+        tick = await store.commit_tick(departure_of(rows_of((number, 9))), 1)
+    store = make_store()
+    async with store.running():  # a start finds nothing in memory
+        for _ in range(2):
+            assert (await store.read_tick(tick)).blocks
+        lose_payloads(folder)
+        assert (await store.read_tick(tick)).blocks

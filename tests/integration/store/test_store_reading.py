@@ -2,26 +2,35 @@
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import aiosqlite
 import anyio
 import anyio.from_thread
+import anyio.to_thread
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, select
 from sqlalchemy.engine import AdaptedConnection
 
-from bridge.store import SqliteStore
+from bridge.errors import StoreUnavailable
+from bridge.store import SqliteStore, tables
 from bridge.store.database import READERS
 from tests.integration.store.conftest import MakeStore
 from tests.support.stored import departure_of, random_batch, rows_of
 
 TICKS = 8
 
-OnQuery = Callable[[str, Callable[[], None]], AbstractContextManager[None]]
+
+class OnQuery(Protocol):
+    """Calls something just before a query with this text is handed to the database, on the event loop if need be."""
+
+    def __call__(
+        self, text: str, call: Callable[[], None], *, in_thread: bool = False
+    ) -> AbstractContextManager[None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +63,15 @@ def readers() -> Iterator[Readers]:
 
 @pytest.fixture
 def on_query() -> OnQuery:
-    """Calls something just before a query with this text is handed to the database."""
+    """See `OnQuery`."""
 
     @contextmanager
-    def listening(text: str, call: Callable[[], None]) -> Iterator[None]:
+    def listening(text: str, call: Callable[[], None], *, in_thread: bool = False) -> Iterator[None]:
         def about_to(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
             if text not in statement:
+                return
+            if in_thread:
+                call()
                 return
             try:
                 asyncio.get_running_loop()
@@ -143,3 +155,27 @@ async def test_cancelled_start_leaves_nothing(make_store: MakeStore, on_query: O
     store = make_store()
     async with store.running():
         assert [stored.number async for stored in store.recover()] == [number]
+
+
+async def test_close_waits_for_a_read_that_nobody_waits_for(make_store: MakeStore, on_query: OnQuery) -> None:
+    """A task that is cancelled past all shields leaves its thread reading: the file is closed after that."""
+    store = make_store(payload_cache_bytes=0)
+    reading, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        reading.set()
+        assert go_on.wait(10)
+
+    async with store.running():
+        tick = (await with_ticks(store))[0]
+        with on_query("FROM payload", hold, in_thread=True):
+            task = asyncio.create_task(store.read_tick(tick))
+            await anyio.to_thread.run_sync(reading.wait)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert not go_on.is_set()
+        threading.Timer(0.3, go_on.set).start()
+    assert go_on.is_set()
+    with pytest.raises(StoreUnavailable, match="closed"):
+        store._database.read_here(select(tables.ticks.c.number))

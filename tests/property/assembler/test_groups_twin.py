@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from bridge.linker.groups import ENTRY, EXIT, INCOMING, LEFT, NAMED, OUTGOING, PlainGroups
-from bridge.linker.keys import LANES, NET, THREAD
+from bridge.linker.keys import LANES, NET, THREAD, TRACE
 
 compiled = pytest.importorskip("bridge.linker._groups", reason="no C compiler was there")
 
@@ -262,13 +262,49 @@ def test_what_timelines_grew_out_of_is_given_back() -> None:
             at = np.full(lines, 10 * number + 1)
             groups.open(refs | LEFT, line + np.uint64(round_), at, at + 5)
         before = groups.nbytes
-        groups.settle(*nobody, np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.uint8))
+        for _ in range(2):  # free now, and still free a tick later
+            groups.settle(*nobody, np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.uint8))
         grown.append((before, groups.nbytes))
     rows, of_left = lines * rows_each, 4
     for round_, (before, after) in enumerate(grown, 1):
         assert after < 1.5 * rows * round_ * (20 + of_left) < before
     asked = np.zeros((1, LANES), np.uint64), line[:1], np.full(1, 10 * rows_each - 7)
     assert groups.parents(*asked).tolist() == [lines * (rows_each - 1)]
+
+
+def test_what_is_soon_filled_again_is_not_given_back() -> None:
+    """Where each tick forgets a sixth of all rows, what is free between that and the next rows is left alone."""
+    groups, rows, kept, none = compiled.Groups(), 5_000, 6, np.zeros((5_000, LANES), np.uint64)
+    nowhere, nothing = np.full(rows, -1, np.int32), np.zeros(rows, np.uint8)
+    before = 0
+    for number in range(3 * kept):
+        left = np.arange(rows, dtype=np.int32) + np.int32(rows * (number % (kept + 1)))
+        line = np.arange(rows * number, rows * (number + 1), dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+        at = np.full(rows, number)
+        groups.open(left | LEFT, line, at, at)
+        if number >= kept:
+            groups.forget((left + rows) % (rows * (kept + 1)), 0)
+        before = groups.nbytes
+        groups.settle(nowhere, left, none, nothing, line, at, nothing)
+        assert number < 2 * kept or groups.nbytes >= before
+
+
+def test_rows_that_leave_without_their_group_do_no_harm() -> None:
+    """Nobody does so; but a slot that is used again while others of its group wait ends no call, and breaks nothing."""
+    groups = compiled.Groups()
+    keys, one, at = np.zeros((2, LANES), np.uint64), np.ones(1, np.uint8), np.ones(2, np.int64)
+    keys[:, THREAD], keys[1, TRACE] = KEYS[0], KEYS[1]
+    others = np.zeros((1, LANES), np.uint64)
+    others[0, TRACE] = KEYS[1]
+    both, first = np.array([0, 1], np.int32), np.array([0], np.int32)
+    groups.add(both, keys, np.ones(2, np.uint8), at, MAX_SIZE)
+    for _ in range(3):
+        groups.depart(first, np.zeros((1, LANES), np.uint64))
+        groups.checked(first)
+        groups.add(first, others, one, at[:1], MAX_SIZE)
+    members, sizes, _ = groups.due(both, 100, 1, 1, MAX_SIZE, force=True)
+    assert set(members.tolist()) <= {0, 1}
+    assert sizes.sum() >= 1
 
 
 @pytest.mark.parametrize(("at_first", "kept_rounds"), [(2, 2), (9, 9), (2, 9), (1, 12)])
