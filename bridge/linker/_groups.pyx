@@ -39,7 +39,7 @@ cdef enum:
     MAX_STEPS = 4096  # along one chain, whose bucket other keys share
     ENTRY = 1073741824
     FREE = -2  # no row is remembered there
-    TAKEN = -2
+    TAKEN = -2  # the place of a group that is not free
     WAITING = 1
     CHECKED = 2
     MARKED = 4

@@ -18,8 +18,8 @@ OPTIONS = {M_ARENA_MAX: 1, M_TRIM_THRESHOLD: 64 << 20, M_MMAP_THRESHOLD: 4 << 20
 are big, short-lived, and made by several threads in turn: with the defaults a quarter of the memory in use is such
 leftovers. Limits as low as 1 MiB and 512 KiB save 10 to 25 MB more, but then bodies and columns are mapped anew each
 time, and the kernel clears every page of them: that is up to a quarter of all CPU time. What ticks and bodies take for
-a moment is some 20 MB at 16,667 spans/s and 50 at 75,000, and is to stay; the memory guard gives it back when memory is
-short."""
+a moment is to stay: some 25 MB at 16,667 spans/s; at 75,000 a trim threshold of 48 MiB was enough and one of 32 was
+not. The memory guard gives it back when memory is short."""
 LOG_AGAIN_S = 60.0
 
 

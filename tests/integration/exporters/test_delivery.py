@@ -1,7 +1,7 @@
 """Delivery: order, retries, the cursor."""
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -58,6 +58,25 @@ async def test_new_ticks_are_delivered_when_told(store: Any, exporter: Any, deli
             delivery.notify()
             await delivery.drained(tick)
     assert exporter.taken == ["1:0", "2:0", "3:0"]
+
+
+async def test_nobody_asks_behind_the_body_with_which_all_spans_are_in_one(
+    store: Any, exporter: Any, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a tick was read into is let go of with its last body, and no thread is asked whether there is another."""
+    asked_behind, encode = [], exporter.encode
+
+    def encoded(linked: Any) -> Iterator[Any]:
+        yield from encode(linked)
+        asked_behind.append(linked.tick)
+
+    monkeypatch.setattr(exporter, "encode", encoded)
+    store.add(1, spans=2)
+    store.add(2, spans=1)
+    async with deliver() as delivery:
+        await delivery.drained(2)
+    assert exporter.taken == ["1:0", "1:1", "2:0"]
+    assert asked_behind == []
 
 
 async def test_tick_without_spans_is_passed(store: Any, deliver: Deliver) -> None:

@@ -95,3 +95,20 @@ async def test_payload_of_a_tick_that_is_read_again_is_kept(make_store: MakeStor
             assert (await store.read_tick(tick)).blocks
         lose_payloads(folder)
         assert (await store.read_tick(tick)).blocks
+
+
+@pytest.mark.parametrize("others", [0, 8])
+async def test_new_payload_takes_no_room_among_far_too_much(make_store: MakeStore, folder: Path, others: int) -> None:
+    """Where what waits is many times what memory is for, new payload is not kept: hardly any would be found."""
+    batch = random_batch(1, 9)
+    store = make_store(payload_cache_bytes=block_bytes(batch.payload))
+    async with store.running():
+        await store.register(["a"])
+        first = await store.append(batch, 0)
+        for _ in range(others):
+            await store.append(batch, 0)
+        await store.advance("a", await store.commit_tick(departure_of(rows_of((first, 9))), 1))
+        last = await store.append(batch, 0)
+        tick = await store.commit_tick(departure_of(rows_of((last, 9))), 1)
+        lose_payloads(folder)
+        assert bool((await store.read_tick(tick)).blocks) == (not others)

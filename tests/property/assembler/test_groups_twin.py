@@ -1,5 +1,6 @@
 """The compiled index and its plain twin give the same answers to any sequence of calls."""
 
+import ctypes
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,26 @@ row = st.fixed_dictionaries(
         "length": st.one_of(st.integers(0, 6), st.just(1 << 60)),
     }
 )
+
+
+class MallocInfo(ctypes.Structure):
+    """struct mallinfo2 of glibc."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in [
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        ]
+    )
 
 
 class Twins(RuleBasedStateMachine):
@@ -270,6 +291,28 @@ def test_what_timelines_grew_out_of_is_given_back() -> None:
         assert after < 1.5 * rows * round_ * (20 + of_left) < before
     asked = np.zeros((1, LANES), np.uint64), line[:1], np.full(1, 10 * rows_each - 7)
     assert groups.parents(*asked).tolist() == [lines * (rows_each - 1)]
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="this C library does not tell")
+def test_index_takes_next_to_nothing_from_the_heap() -> None:
+    """It grows for hours between blocks that come and go: what it grew out of there would fit nobody else."""
+    libc = ctypes.CDLL(None)
+    libc.mallinfo2.restype = MallocInfo
+    rows = 100_000
+    slots, keys = np.arange(rows, dtype=np.int32), np.zeros((rows, LANES), np.uint64)
+    keys[:, THREAD] = np.arange(1, rows + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    kinds, at, line = np.ones(rows, np.uint8), np.arange(rows, dtype=np.int64), keys[:, THREAD].copy()
+
+    def in_use() -> int:
+        told = libc.mallinfo2()
+        return int(told.hblkhd + told.uordblks)  # blocks that are mapped, and all others
+
+    groups, before = compiled.Groups(), in_use()
+    groups.add(slots, keys, kinds, at, MAX_SIZE)
+    groups.open(slots, line, at, at)
+    groups.depart(slots, keys)
+    groups.settle(slots, slots, keys, kinds, line, at, np.zeros(rows, np.uint8))
+    assert in_use() - before < groups.nbytes / 10
 
 
 def test_what_is_soon_filled_again_is_not_given_back() -> None:
