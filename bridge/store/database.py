@@ -13,29 +13,32 @@ from typing import Any, Literal, TypeVar
 import anyio
 from anyio import to_thread
 from sqlalchemy import (
-    URL,
     ClauseElement,
     Connection,
-    Engine,
     Row,
     Select,
     bindparam,
-    create_engine,
-    event,
     insert,
     inspect,
     select,
     update,
 )
 from sqlalchemy.dialects import sqlite
-from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 from sqlalchemy.schema import CreateTable
 from sqlalchemy.util import greenlet_spawn
 
 from bridge.errors import ConfigError, StoreUnavailable
 from bridge.store import tables
+from bridge.store.engines import (
+    AUTO_VACUUM,
+    BUSY_S,
+    PAGE_BYTES,
+    READERS,
+    blocking_reader,
+    reading_engine,
+    writing_engine,
+)
 from bridge.store.packing import Damaged
 from bridge.store.space import LOG_BYTES, FileSpace
 
@@ -44,17 +47,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Rows = Sequence[Row[Any]]
 
-READERS = 2
-"""Connections that read, of each kind."""
-BUSY_S = 5
-"""How long a statement waits for a lock that some other program holds."""
-PAGE_BYTES = 16384
-"""Rows are tens of kilobytes: four times SQLite's page means a quarter of the pages to chain, log and free."""
-LOG_TURNS = 4
-"""How many times what has gathered in the log by when a commit copies it over (16 MiB as a rule) the log may keep."""
 COMPACT_UP_TO = 64 << 20
 """Bytes in use up to which a file of an earlier bridge is made over at a start, which takes a second."""
-_AUTO_VACUUM = "INCREMENTAL"
 _PAGES = "PRAGMA page_count"
 _FREE_PAGES = "PRAGMA freelist_count"
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -73,9 +67,9 @@ class Database:
         """log_bytes: what the log may keep once its content was copied over."""
         self.path, self.log_path = path, path.with_name(f"{path.name}-wal")
         """Of the file, and of its log, which is there while the file is open."""
-        self._writing = _writing_engine(path, synchronous, log_bytes)
+        self._writing = writing_engine(path, synchronous, log_bytes)
         self._writer: Connection | None = None
-        self._reading, self._reading_here = _reading_engine(path), blocking_reader(path, READERS)
+        self._reading, self._reading_here = reading_engine(path), blocking_reader(path, READERS)
         self.damage = ""
         """What SQLite said when a write met a file that is not what it wrote; only a new file helps."""
         self._readers_here = threading.BoundedSemaphore(READERS)
@@ -200,7 +194,7 @@ class Database:
             if driver.execute("PRAGMA auto_vacuum").fetchone()[0] or space_in(driver).used_bytes > COMPACT_UP_TO:
                 return
             try:
-                driver.execute(f"PRAGMA auto_vacuum = {_AUTO_VACUUM}")
+                driver.execute(f"PRAGMA auto_vacuum = {AUTO_VACUUM}")
                 driver.execute("VACUUM")
             except sqlite3.Error as exc:
                 logger.warning(
@@ -331,99 +325,3 @@ def rename_all(path: Path, to: Path) -> None:
         part = path.with_name(path.name + end)
         if part.exists():
             part.rename(to.with_name(to.name + end))
-
-
-@contextmanager
-def new_file(path: Path) -> Iterator[Connection]:
-    """A new database that is whole and on the disk when the context is left without an error, and of no use else."""
-    engine = create_engine(URL.create("sqlite", database=str(path)), connect_args=_connect_args())
-    _set_up(engine, (f"page_size = {PAGE_BYTES}", f"auto_vacuum = {_AUTO_VACUUM}", "journal_mode = OFF"))
-    try:
-        with engine.connect() as connection, connection.begin():
-            connection.exec_driver_sql("BEGIN")
-            yield connection
-    finally:
-        engine.dispose()
-
-
-def _writer_pragmas(synchronous: str, log_bytes: int) -> tuple[str, ...]:
-    return (
-        f"page_size = {PAGE_BYTES}",
-        f"auto_vacuum = {_AUTO_VACUUM}",
-        "journal_mode = WAL",
-        f"synchronous = {synchronous}",
-        f"wal_autocheckpoint = {max(1, log_bytes // (LOG_TURNS * PAGE_BYTES))}",
-        f"journal_size_limit = {log_bytes}",
-        "cache_size = -2048",
-        # some builds overwrite with zeros whatever is deleted: twice the writing, for nothing here
-        "secure_delete = OFF",
-    )
-
-
-def _writing_engine(path: Path, synchronous: str, log_bytes: int) -> Engine:
-    engine = create_engine(
-        URL.create("sqlite", database=str(path)),
-        poolclass=QueuePool,
-        pool_size=1,
-        max_overflow=0,
-        connect_args={**_connect_args(), "check_same_thread": False},
-    )
-    _set_up(engine, _writer_pragmas(synchronous, log_bytes))
-    return engine
-
-
-def _reading_engine(path: Path) -> Engine:
-    """An engine whose connections wait as coroutines do: to be used within `greenlet_spawn` alone.
-
-    sqlalchemy.ext.asyncio is the same and an ORM beside it, 8 MB of memory for nothing here.
-    """
-    engine = create_engine(
-        URL.create("sqlite+aiosqlite", database=str(path)),
-        poolclass=AsyncAdaptedQueuePool,
-        pool_size=READERS,
-        max_overflow=0,
-        connect_args=_connect_args(),
-        # a query is a transaction by itself: BEGIN and ROLLBACK around it would double its hops
-        isolation_level="AUTOCOMMIT",
-        skip_autocommit_rollback=True,
-        pool_reset_on_return=None,
-    )
-    _set_up(engine, ("query_only = ON",))
-    return engine
-
-
-def blocking_reader(path: Path, connections: int = 1) -> Engine:
-    """An engine for connections that read, in whatever thread: what `Database.read` does without its hops."""
-    engine = create_engine(
-        URL.create("sqlite", database=str(path)),
-        poolclass=QueuePool,
-        pool_size=connections,
-        max_overflow=0,
-        connect_args={**_connect_args(), "check_same_thread": False},
-        isolation_level="AUTOCOMMIT",
-        skip_autocommit_rollback=True,
-        pool_reset_on_return=None,
-    )
-    _set_up(engine, ("query_only = ON",))
-    return engine
-
-
-def _connect_args() -> dict[str, Any]:
-    # with an isolation level the driver would begin late, and not at all before DDL
-    return {"timeout": BUSY_S, "isolation_level": None}
-
-
-def _set_up(engine: Engine, pragmas: tuple[str, ...]) -> None:
-    """Give these to each new connection."""
-
-    def connected(connection: DBAPIConnection, _: object) -> None:
-        try:
-            cursor = connection.cursor()
-            for pragma in pragmas:
-                cursor.execute(f"PRAGMA {pragma}")
-            cursor.close()
-        except BaseException:
-            connection.close()  # nobody else will: it is not the pool's yet, and a reader's thread would stay
-            raise
-
-    event.listen(engine, "connect", connected)

@@ -19,7 +19,8 @@ from sqlalchemy.exc import DBAPIError
 
 from bridge.errors import ConfigError
 from bridge.store import tables
-from bridge.store.database import aside_name, new_file, rename_all
+from bridge.store.database import aside_name, rename_all
+from bridge.store.engines import new_file
 from bridge.store.operations import UNKNOWN
 from bridge.store.packing import Damaged
 from bridge.store.rows import unpack_counts

@@ -12,7 +12,8 @@ from sqlalchemy.exc import DBAPIError
 from bridge.component import Arrival
 from bridge.errors import StoreUnavailable
 from bridge.store import tables
-from bridge.store.database import Rows, blocking_reader, driver_of, is_damage, space_in
+from bridge.store.database import Rows, driver_of, is_damage, space_in
+from bridge.store.engines import blocking_reader
 from bridge.store.packing import Damaged
 from bridge.store.rows import unpack_columns
 from bridge.store.space import FileSpace

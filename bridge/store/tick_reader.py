@@ -14,7 +14,7 @@ from bridge.errors import StoreUnavailable
 from bridge.spans import Decisions, Departure, LinkedSpans, SpanLinks
 from bridge.store import tables
 from bridge.store.cache import PayloadCache
-from bridge.store.database import READERS
+from bridge.store.engines import READERS
 from bridge.store.ledger import Ledger
 from bridge.store.linked import LinkedSpansBuilder
 from bridge.store.numbers import OWN, by_writer

@@ -176,7 +176,7 @@ async def test_what_it_counts_is_added_up_elsewhere(tmp_path: Path) -> None:
 
 async def test_it_says_that_it_cannot_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And that it can again."""
-    monkeypatch.setattr("bridge.store.database.BUSY_S", 0.02)
+    monkeypatch.setattr("bridge.store.engines.BUSY_S", 0.02)
     async with driven(tmp_path) as worker:
         with closing(sqlite3.connect(tmp_path / "store" / "ingest-1.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bridge.spans import Departure, Outcome, PayloadBlock, SpanBatch
-from bridge.store.database import PAGE_BYTES
+from bridge.store.engines import PAGE_BYTES
 from bridge.store.numbers import DATABASE_FILE
 from tests.integration.store.conftest import MakeStore
 from tests.support.stored import assert_linked, departure_of, random_batch, rows_of

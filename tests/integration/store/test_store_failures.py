@@ -34,7 +34,7 @@ async def test_locked_file_is_unavailable_and_then_works(
 ) -> None:
     """While somebody else holds the file's lock every kind of write is StoreUnavailable and leaves nothing; afterwards
     the same writes work. What is committed can be read all the while."""
-    monkeypatch.setattr("bridge.store.database.BUSY_S", 0.02)
+    monkeypatch.setattr("bridge.store.engines.BUSY_S", 0.02)
     store = make_store()
     async with store.running():
         await store.register(["a"])

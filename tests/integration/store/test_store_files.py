@@ -8,7 +8,7 @@ import pytest
 
 from bridge.errors import ConfigError
 from bridge.store import SqliteStore
-from bridge.store.database import PAGE_BYTES
+from bridge.store.engines import PAGE_BYTES
 from bridge.store.numbers import DATABASE_FILE
 from bridge.telemetry import Instruments
 from tests.integration.store.conftest import MakeStore

@@ -18,7 +18,7 @@ from sqlalchemy.engine import AdaptedConnection
 
 from bridge.errors import StoreUnavailable
 from bridge.store import SqliteStore, tables
-from bridge.store.database import READERS
+from bridge.store.engines import READERS
 from tests.integration.store.conftest import MakeStore
 from tests.support.stored import departure_of, random_batch, rows_of
 

@@ -10,7 +10,7 @@ import pytest
 from bridge.errors import ConfigError, StoreDamaged, StoreUnavailable
 from bridge.spans import Departure, Outcome, SpanBatch
 from bridge.store import SqliteStore
-from bridge.store.database import PAGE_BYTES
+from bridge.store.engines import PAGE_BYTES
 from bridge.store.numbers import DATABASE_FILE, OWN, file_of
 from bridge.store.salvage import COPIES, SAVED, SAVING
 from bridge.telemetry import Instruments
