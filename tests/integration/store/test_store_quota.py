@@ -9,7 +9,7 @@ import pytest
 
 from bridge.errors import ConfigError, Throttled
 from bridge.spans import Outcome
-from bridge.store import Limits, SqliteStore, database, shrinking
+from bridge.store import Limits, SqliteStore, database, engines, shrinking
 from bridge.store.numbers import DATABASE_FILE
 from tests.integration.store.conftest import MakeStore
 from tests.support.big_batches import SPANS, big_batch
@@ -139,7 +139,8 @@ async def test_file_of_an_earlier_bridge_is_made_over_where_that_is_soon_done(
 ) -> None:
     """One with little in it gives pages back after its next start; a larger one keeps its size, and works as ever."""
     with monkeypatch.context() as earlier:
-        earlier.setattr(database, "_AUTO_VACUUM", "NONE")
+        for module in (database, engines):
+            earlier.setattr(module, "AUTO_VACUUM", "NONE")
         store = make_store(limits=LIMITS)
         async with store.running():
             await store.register(["a"])
