@@ -59,11 +59,13 @@ def run_command(paths: tuple[Path, ...]) -> None:
         give_memory_back,
         keep_no_core_dumps,
         leaves,
+        let_others_finish,
         quiet_grpc,
         raise_descriptor_limit,
     )
 
-    give_memory_back()  # before the log has its thread
+    give_memory_back()  # both before the log has its thread
+    let_others_finish()
     configure_logging(settings.telemetry.log_level, settings.telemetry.log_format)
     logger.info("starting", extra={"version": __version__, "config": [str(path) for path in paths], "pid": os.getpid()})
     for warning in loaded.warnings:

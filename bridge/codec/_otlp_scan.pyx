@@ -470,10 +470,7 @@ cdef int64_t count(const uint8_t* p, const uint8_t* end, int level) noexcept nog
 def count_spans(bytes data not None):
     cdef const uint8_t* p = <const uint8_t*> PyBytes_AS_STRING(data)
     cdef const uint8_t* end = p + PyBytes_GET_SIZE(data)
-    cdef int64_t spans
-    with nogil:
-        spans = count(p, end, 0)
-    return spans
+    return count(p, end, 0)  # with the GIL: to give it up and to wait for it would take longer
 
 
 def scan(tuple datas not None, Row[::1] rows, Place[::1] places, int max_refusals):

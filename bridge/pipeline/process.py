@@ -7,6 +7,7 @@ import os
 import resource
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,21 @@ def give_memory_back() -> None:
         return
     for option, value in OPTIONS.items():
         mallopt(option, value)
+
+
+def let_others_finish() -> None:
+    """Have a thread that wakes wait until the one that runs pauses, be it of this process or another; for good.
+
+    A bridge hands work between a dozen threads, and mostly the one that gives it pauses a moment later: each time it was
+    interrupted instead, the core changed threads once more than it had to. To be called before another thread is there:
+    threads and processes begin as the one that makes them. A policy that somebody chose stays, and so it does where the
+    system knows no other.
+    """
+    batch = getattr(os, "SCHED_BATCH", None)
+    if batch is None or os.sched_getscheduler(0) != os.SCHED_OTHER:
+        return
+    with suppress(OSError):  # not permitted
+        os.sched_setscheduler(0, batch, os.sched_param(0))
 
 
 def cpu_seconds(children: Iterable[int]) -> float:

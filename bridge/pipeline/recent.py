@@ -44,7 +44,7 @@ class Allowance:
     """So much of it may be taken at once after a while in which it was not: a quiet bridge shows everything soon."""
 
 
-UNSEEN, SEEN = Allowance(0.002, 0.25), Allowance(0.01, 0.5)
+UNSEEN, SEEN = Allowance(0.002, 0.05), Allowance(0.01, 0.5)
 """While nobody looks, and while somebody does."""
 
 

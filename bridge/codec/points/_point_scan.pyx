@@ -391,13 +391,11 @@ def count_points(bytes data not None):
     cdef const uint8_t* content
     cdef uint64_t tag
     cdef int64_t points = 0
-    with nogil:
-        while p < end:
-            p = read_field(p, end, POINTS_DEPTH, &tag, &content)
-            if p == NULL:
-                points = -1
-                break
-            points += tag == ARR
+    while p < end:  # with the GIL: to give it up and to wait for it would take longer
+        p = read_field(p, end, POINTS_DEPTH, &tag, &content)
+        if p == NULL:
+            return -1
+        points += tag == ARR
     return points
 
 

@@ -150,7 +150,7 @@ async def test_reading_takes_its_share_of_the_time_and_no_more(tmp_path: Path, b
     meanwhile is not its own."""
     reads = 12
     async with reading(tmp_path) as scene:
-        scene.store.read_s, scene.store.busy = 0.1, busy
+        scene.store.read_s, scene.store.busy = 0.4 * allowed.burst_s, busy
         scene.hours.now_s += 10_000.0
         began_s = scene.hours.now_s
         for _ in range(reads):
