@@ -41,10 +41,10 @@ def give_memory_back() -> None:
 def let_others_finish() -> None:
     """Have a thread that wakes wait until the one that runs pauses, be it of this process or another; for good.
 
-    A bridge hands work between a dozen threads, and mostly the one that gives it pauses a moment later: each time it was
-    interrupted instead, the core changed threads once more than it had to. To be called before another thread is there:
-    threads and processes begin as the one that makes them. A policy that somebody chose stays, and so it does where the
-    system knows no other.
+    A bridge hands work between a dozen threads, and mostly the one that gives it pauses a moment later: each time it
+    was interrupted instead, the core changed threads once more than it had to. To be called before another thread is
+    there: threads and processes begin as the one that makes them. A policy that somebody chose stays, and so it does
+    where the system knows no other.
     """
     batch = getattr(os, "SCHED_BATCH", None)
     if batch is None or os.sched_getscheduler(0) != os.SCHED_OTHER:

@@ -34,7 +34,7 @@ def spans_in(path: Path) -> int:
 
 def policies(pid: int) -> set[int]:
     """By which the threads of a process are scheduled."""
-    return {os.sched_getscheduler(int(thread)) for thread in os.listdir(f"/proc/{pid}/task")}
+    return {os.sched_getscheduler(int(thread.name)) for thread in Path(f"/proc/{pid}/task").iterdir()}
 
 
 async def post(bridge: Bridge, request: ExportTraceServiceRequest) -> int:

@@ -1,6 +1,7 @@
 """Delivery: order, retries, the cursor."""
 
 import logging
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
+from bridge.component import Body
 from bridge.exporters import Delivery, NotTaken, Refused, RetryPolicy
 
 pytestmark = pytest.mark.anyio
@@ -77,6 +79,33 @@ async def test_nobody_asks_behind_the_body_with_which_all_spans_are_in_one(
         await delivery.drained(2)
     assert exporter.taken == ["1:0", "1:1", "2:0"]
     assert asked_behind == []
+
+
+class SeenBody(Body):
+    """One that can be asked for whether it is still there."""
+
+
+async def test_a_body_that_was_taken_is_let_go_of(
+    store: Any, exporter: Any, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although nothing comes behind it: it is as large as all that is encoded meanwhile."""
+    bodies, encode = [], exporter.encode
+
+    def encoded(linked: Any) -> Iterator[Any]:
+        for body in encode(linked):
+            seen = SeenBody(body.data, body.spans)
+            bodies.append(weakref.ref(seen))
+            yield seen
+            del seen
+
+    monkeypatch.setattr(exporter, "encode", encoded)
+    store.add(1, spans=1)
+    async with deliver() as delivery:
+        await delivery.drained(1)
+        assert exporter.taken == ["1:0"]
+        with anyio.fail_after(5):
+            while any(body() for body in bodies):  # noqa: ASYNC110 -- the thread that encoded it has it for a moment
+                await anyio.sleep(0.01)
 
 
 async def test_tick_without_spans_is_passed(store: Any, deliver: Deliver) -> None:
