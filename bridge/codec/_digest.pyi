@@ -1,7 +1,6 @@
 import numpy as np
 from numpy.typing import NDArray
 
-def digests(data: bytes, offsets: NDArray[np.int64]) -> NDArray[np.uint64]: ...
 def cut_out(
     datas: tuple[bytes, ...], starts: NDArray[np.int64], lengths: NDArray[np.int64]
 ) -> tuple[bytes, NDArray[np.uint64]]:

@@ -15,25 +15,6 @@ from bridge.codec._xxh64 cimport digest
 from bridge.spans.ids import MIN_KEYS
 
 
-def digests(bytes data not None, const int64_t[:] offsets):
-    """See bridge.codec.digest.digests_plain."""
-    cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(data)
-    # a copy, which nobody else can change between check and use
-    cdef const int64_t[::1] at = np.array(offsets, np.int64)
-    cdef int64_t i, n = at.shape[0] - 1, last = 0
-    cdef uint64_t[::1] found = np.empty(max(n, 0), np.uint64)
-    if n < 0 or at[n] > PyBytes_GET_SIZE(data):
-        raise ValueError("digests: offsets that are not sorted, or outside the data")
-    for i in range(n + 1):
-        if at[i] < last:
-            raise ValueError("digests: offsets that are not sorted, or outside the data")
-        last = at[i]
-    with nogil:
-        for i in range(n):
-            found[i] = digest(start + at[i], start + at[i + 1])
-    return found.base
-
-
 def cut_out(tuple datas not None, const int64_t[:] starts, const int64_t[:] lengths):
     cdef Py_ssize_t i, n = starts.shape[0], number = 0, numbers = len(datas)
     cdef int64_t total = 0, room = 0, start, length, before = 0, last = 0

@@ -1,8 +1,8 @@
 """Digests of spans: a 64-bit hash of each span's own bytes.
 
 The hash is XXH64 with seed 0 (https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md). It tells copies of a
-span from other spans with the same id; it is no protection against someone who wants two spans to collide. `digests` is
-the kernel of bridge/codec/_digest.pyx, or, where that was not built, its twin `digests_plain`.
+span from other spans with the same id; it is no protection against someone who wants two spans to collide. `cut_out` is
+the kernel of bridge/codec/_digest.pyx, or, where that was not built, its twin `cut_out_plain`.
 """
 
 from typing import Any, Final
@@ -28,7 +28,7 @@ _LANES: Final = np.array([0x60EA27EEADC0B5D6, 0xC2B2AE3D27D4EB4F, 0, 0x61C8864E7
 _STRIPE: Final = 32
 
 
-def digests_plain(data: bytes, offsets: I64Array) -> U64Array:
+def digests(data: bytes, offsets: I64Array) -> U64Array:
     """The digest of each data[offsets[i]:offsets[i + 1]]; offsets: shape (n + 1,), ascending.
 
     Raises ValueError for offsets that are not sorted, or outside the data.
@@ -105,8 +105,7 @@ def cut_out_plain(datas: tuple[bytes, ...], starts: I64Array, lengths: I64Array)
         raise ValueError("cut_out: a place outside the texts, or not in their order")
     data = b"".join(datas)
     cut = b"".join(data[at : at + n] for at, n in zip(starts.tolist(), lengths.tolist(), strict=True))
-    return cut, digests_plain(cut, offsets_of(lengths))
+    return cut, digests(cut, offsets_of(lengths))
 
 
-digests = digests_plain if _digest is None else _digest.digests
 cut_out = cut_out_plain if _digest is None else _digest.cut_out

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from bridge.codec.digest import digests_plain
+from bridge.codec.digest import digests
 from bridge.spans import Direction, Encoding, Kind, convention, text_hash
 
 Value = str | int | bytes
@@ -55,7 +55,7 @@ def hash_of(text: str) -> int:
 def request_hash(text: str) -> int:
     """What stands for a request id that is no number: XXH64 with seed 0 of its UTF-8; 1 where that is 0."""
     data = text.encode()
-    return int(digests_plain(data, np.array([0, len(data)], np.int64))[0]) or 1
+    return int(digests(data, np.array([0, len(data)], np.int64))[0]) or 1
 
 
 def address(text: str) -> int:
