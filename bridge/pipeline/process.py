@@ -46,11 +46,11 @@ def let_others_finish() -> None:
     there: threads and processes begin as the one that makes them. A policy that somebody chose stays, and so it does
     where the system knows no other.
     """
-    batch = getattr(os, "SCHED_BATCH", None)
-    if batch is None or os.sched_getscheduler(0) != os.SCHED_OTHER:
+    if not hasattr(os, "SCHED_BATCH"):
         return
-    with suppress(OSError):  # not permitted
-        os.sched_setscheduler(0, batch, os.sched_param(0))
+    with suppress(OSError):  # not permitted, or a C library (musl) that does not ask the kernel
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def cpu_seconds(children: Iterable[int]) -> float:

@@ -1,10 +1,13 @@
 """The scheduling policy of the process, of its threads and of the processes it makes."""
 
+import errno
 import os
 import subprocess
 import sys
 
 import pytest
+
+from bridge.pipeline.process import let_others_finish
 
 POLICIES = """
 import os
@@ -45,3 +48,17 @@ def test_threads_that_wake_do_not_interrupt() -> None:
 def test_what_somebody_chose_stays() -> None:
     """As `chrt` or a service manager set it."""
     assert policies(os.SCHED_IDLE) == {os.SCHED_IDLE}
+
+
+@pytest.mark.parametrize("name", ["sched_getscheduler", "sched_setscheduler"])
+def test_a_system_that_refuses_stops_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a seccomp filter does, or musl."""
+    before = os.sched_getscheduler(0)
+
+    def refuse(*_: object) -> int:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, name, refuse)
+        let_others_finish()
+    assert os.sched_getscheduler(0) == before
