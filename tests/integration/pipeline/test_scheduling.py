@@ -4,10 +4,12 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from bridge.pipeline.process import let_others_finish
+from tests.support.bridge_process import Setup, running
 
 POLICIES = """
 import os
@@ -25,7 +27,17 @@ child = "import os; print(os.sched_getscheduler(0))"
 of.append(int(subprocess.run([sys.executable, "-c", child], capture_output=True, check=True).stdout))
 print(*of)
 """
-pytestmark = pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="this system has no such policies")
+
+
+def knows_policies() -> bool:
+    """Whether the system has them, and the C library asks for them: musl's does not."""
+    try:
+        return hasattr(os, "SCHED_BATCH") and os.sched_getscheduler(0) >= 0
+    except OSError:
+        return False
+
+
+pytestmark = pytest.mark.skipif(not knows_policies(), reason="this system has no such policies")
 
 
 def policies(begun_as: int) -> set[int]:
@@ -48,6 +60,20 @@ def test_threads_that_wake_do_not_interrupt() -> None:
 def test_what_somebody_chose_stays() -> None:
     """As `chrt` or a service manager set it."""
     assert policies(os.SCHED_IDLE) == {os.SCHED_IDLE}
+
+
+def policies_of_threads(pid: int) -> list[int]:
+    """Of each thread of a process."""
+    return [os.sched_getscheduler(int(thread.name)) for thread in Path(f"/proc/{pid}/task").iterdir()]
+
+
+@pytest.mark.anyio
+async def test_all_threads_of_a_bridge_and_its_processes_are_scheduled_alike(tmp_path: Path) -> None:
+    """The real process, once all of its threads are there."""
+    async with running(Setup(tmp_path, workers=2).export_to_file(tmp_path / "out")) as bridge:
+        for pid in (bridge.pid, *bridge.workers().values()):
+            assert set(policies_of_threads(pid)) == {os.SCHED_BATCH}
+            assert len(policies_of_threads(pid)) > 2
 
 
 @pytest.mark.parametrize("name", ["sched_getscheduler", "sched_setscheduler"])

@@ -44,15 +44,16 @@ def read_until(descriptor: int, text: bytes) -> bytes:
 
 def log_until_stuck(logger: logging.Logger, handler: BackgroundHandler, line: str) -> int:
     """Log a line until nothing is taken any more, however long the thread has for it; how often."""
-    logged = rounds = 0
-    while rounds < 5:
+    in_a_row = 0
+    for rounds in range(1, 500):
         dropped = handler.dropped
-        for _ in range(1000):
+        for _ in range(100):
             logger.info(line)
-        logged += 1000
-        rounds = rounds + 1 if handler.dropped == dropped + 1000 else 0
+        in_a_row = in_a_row + 1 if handler.dropped == dropped + 100 else 0
+        if in_a_row == 5:
+            return 100 * rounds
         time.sleep(0.01)
-    return logged
+    pytest.fail("lines are still taken")
 
 
 def test_events_come_out_in_order_and_all_of_them(pipe: tuple[int, int]) -> None:
