@@ -43,6 +43,8 @@ _FAR_NS: Final = 1 << 60
 _FAR_AHEAD_NS: Final = 1 << 61
 """No clock is further ahead: 73 years, for there are machines that wake up in 1970. Hosts further apart stay apart."""
 _MAX_UNCERTAINTY_NS: Final = 1 << 58
+_KEYED_NS: Final = 1 << 62
+"""Twice a lesser bound, and one, is in 64 bits."""
 _FEW_HOSTS: Final = 64
 """Of so many at most each one's spans are looked at by themselves; those of more are sorted."""
 _SCRAMBLE: Final = np.uint64(0x9E3779B97F4A7C15)
@@ -336,7 +338,7 @@ def _agreed(group: I64Array, low: I64Array, high: I64Array, needed: I64Array) ->
     value = np.concatenate([low, high])
     closes = np.repeat(np.array([0, 1], np.int8), n)
     of = np.concatenate([group, group])
-    order = np.lexsort((closes, value, of))
+    order = _together(_ascending(value, closes), of, int(group[-1]) + 1)
     value, closes, of = value[order], closes[order], of[order]
     depth = np.cumsum(1 - 2 * closes.astype(np.int64))  # 0 where a group begins
     size = np.bincount(group)
@@ -347,6 +349,13 @@ def _agreed(group: I64Array, low: I64Array, high: I64Array, needed: I64Array) ->
     agreed = (2 * deepest > size) & (deepest >= needed)
     at = at[agreed]
     return np.flatnonzero(agreed), value[at], value[at + 1]
+
+
+def _ascending(value: I64Array, closes: NDArray[np.int8]) -> I64Array:
+    """Positions of the bounds, ascending; where some are equal, intervals open before others close."""
+    if max(int(value.max()), -int(value.min())) < _KEYED_NS:
+        return np.argsort(2 * value + closes)  # equal keys are equal bounds: no need for the stable sort, much slower
+    return np.argsort(value, kind="stable")  # those that open stand first
 
 
 class _Tree:
