@@ -223,9 +223,11 @@ class Connection(web.RequestHandler):
         "_connections",
         "_counted",
         "_first",
+        "_half_closed",
         "_handling",
         "_head_by",
         "_head_timer",
+        "_newest",
         "_refusal",
         "_wire",
         "_write_timer",
@@ -242,7 +244,9 @@ class Connection(web.RequestHandler):
         self._wire: Any = None
         self._first = True
         self._refusal: GrpcRefusal | None = None
-        self._handling = False
+        self._handling = self._half_closed = False
+        self._newest: Any = None
+        """The body of the request that came last."""
         self._body: Any = None
         """Of the last request; what comes before its end belongs to no other."""
         self._head_by: float | None = None
@@ -267,7 +271,7 @@ class Connection(web.RequestHandler):
         for timer in (self._head_timer, self._write_timer):
             if timer is not None:
                 timer.cancel()
-        self._head_timer = self._write_timer = self._head_by = self._body = None
+        self._head_timer = self._write_timer = self._head_by = self._body = self._newest = None
         if not self.made or self._counted is None:
             return
         self._connections.leave(self._counted)
@@ -286,6 +290,16 @@ class Connection(web.RequestHandler):
             self._wire.write(self._refusal.answer(data))
         else:
             super().data_received(data)
+            if self._messages:
+                self._newest = self._messages[-1][1]
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's always lets the transport close
+        """Stay open where whoever has said all there is still waits for an answer; not over TLS, which cannot."""
+        idle = self._waiter is not None and not self._waiter.done()
+        if idle or self._newest is None or not self._newest.is_eof() or self._wire.get_extra_info("sslcontext"):
+            return False
+        self._half_closed = True
+        return True
 
     def begin(self, request: web.BaseRequest) -> None:
         """The head is there, and its request is being handled."""
@@ -294,6 +308,8 @@ class Connection(web.RequestHandler):
     def end(self) -> None:
         """The request was handled."""
         self._handling = False
+        if self._half_closed and not self._messages:
+            self.close()  # behind the answer
 
     def pause_writing(self) -> None:
         """The sender does not take what is written."""

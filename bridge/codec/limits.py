@@ -17,7 +17,9 @@ SPAN_TOO_LARGE: Final = "span_too_large"
 """Why a span, or a point, is rejected that is larger than `max_span_bytes`."""
 
 _CONTEXT_GROWTH: Final = 8
-_CONTEXT_FLOOR_BYTES: Final = 256 << 10
+_CONTEXT_FLOOR_BYTES: Final = 4 << 20
+"""A service's command line may have 100 KB, and a request of its spans dozens of scopes: that much is fine whatever the
+request has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +65,14 @@ NO_LIMITS: Final = RequestLimits(max_spans=2**62, max_span_bytes=2**62, max_json
 """For bytes that are not a sender's, such as those of a file."""
 
 
-def check_contexts(contexts: tuple[Context, ...], request_bytes: int, requests: int = 1) -> None:
-    """Raises TooLarge where what surrounds the spans is much more than the requests it came in, of so many bytes.
+def check_contexts(contexts: tuple[Context, ...], request_bytes: int) -> None:
+    """Raises TooLarge where what surrounds the spans is much more than what it came in, of so many bytes.
 
     A resource is stored, and read, once for each of its scopes: a large one with very many scopes would grow without
     bound.
     """
     size = sum(len(c.resource_spans) + len(c.scope_spans) for c in contexts)
-    if size > _CONTEXT_GROWTH * request_bytes + requests * _CONTEXT_FLOOR_BYTES:
+    if size > _CONTEXT_GROWTH * request_bytes + _CONTEXT_FLOOR_BYTES:
         raise TooLarge(
             f"{len(contexts)} scopes with {size} bytes of resources, each counted once for each of its scopes, "
             f"in a request of {request_bytes} bytes: send fewer scopes in one request"

@@ -57,7 +57,7 @@ def decode_requests(
         return None
     try:
         scan = scan_request(datas, spans=sum(counts))
-        check_contexts(scan.contexts, size, len(datas))
+        check_contexts(scan.contexts, size)
     except (InvalidData, TooLarge):
         return None
     if scan.refused or (size > limits.max_span_bytes and _without_oversized(scan, limits)[1]):

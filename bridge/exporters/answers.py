@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import aiohttp
 
-MAX_ANSWER_BYTES = 64 << 10
+MAX_ANSWER_BYTES = 1 << 20
 MAX_TEXT = 300
 MAX_RETRY_AFTER_S = 1e9
 """No number is read as more: one of 400 digits is infinite."""
@@ -46,8 +46,8 @@ def retry_after_s(value: str, now: datetime) -> float | None:
         return min(float(seconds), MAX_RETRY_AFTER_S)
     try:
         return max(0.0, (parsedate_to_datetime(value) - now).total_seconds())
-    except (ValueError, TypeError):
-        # a date without a zone is no HTTP date, and cannot be subtracted
+    except (ValueError, TypeError, OverflowError):
+        # a date without a zone is no HTTP date, and cannot be subtracted; and there are years of twenty digits
         return None
 
 
@@ -57,10 +57,18 @@ def settings_refusal(status: int, location: str) -> str:
     location: the header of that name. Of it only the host is shown.
     """
     if 300 <= status < 400:
-        target = urlsplit(location)
-        host = shown(f"{target.scheme or '...'}://{target.netloc.rpartition('@')[2] or '...'}")
+        host = shown(_host_of(location))
         return f"it sends us to {host}; redirects are not followed: set the endpoint to where the backend is"
     return SETTINGS.get(status, "")
+
+
+def _host_of(location: str) -> str:
+    """Scheme and host of an address, as far as it has them and can be read."""
+    try:
+        target = urlsplit(location)
+        return f"{target.scheme or '...'}://{target.netloc.rpartition('@')[2] or '...'}"
+    except ValueError:
+        return "an address that cannot be read"
 
 
 def url_secrets(url: str) -> tuple[str, ...]:

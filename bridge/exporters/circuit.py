@@ -20,6 +20,8 @@ class Attempt:
     """After how long it is to be given up, besides the exporter's own deadline; None: that alone."""
     probe: bool
     period: int
+    namings: int
+    """How often the backend had named a time."""
 
 
 class Circuit:
@@ -40,6 +42,7 @@ class Circuit:
         self._next_s = 0.0
         self._named_s = 0.0
         """Until when the backend asked to be left alone."""
+        self._namings = 0
         self._probing = 0
         self._period = 0
         """Counts how often the circuit opened and closed: what began in an earlier period says nothing new."""
@@ -63,17 +66,22 @@ class Circuit:
             with anyio.move_on_after(wait_s):
                 await self._changed.wait()
         if not self.is_open:
-            return Attempt(self.taken, None, probe=False, period=self._period)
+            return Attempt(self.taken, None, probe=False, period=self._period, namings=self._namings)
         limit_s = self._policy.max_s if self._probing else None
         self._probing += 1
         self._wait_for(self._policy.wait_s(self._failures, _spread()))
-        return Attempt(self.taken, limit_s, probe=True, period=self._period)
+        return Attempt(self.taken, limit_s, probe=True, period=self._period, namings=self._namings)
 
     def answered(self, attempt: Attempt) -> bool:
         """The backend took a body, or refused it for good: it is there. Returns whether that closed the circuit."""
         self.taken += 1
-        late = attempt.period != self._period and self._named_s > anyio.current_time()
-        if not self.is_open or late:
+        before = attempt.period != self._period or attempt.namings != self._namings
+        if not self.is_open:
+            return False
+        if before and self._named_s > anyio.current_time():  # it was asked before it wanted to be left alone
+            if attempt.probe and attempt.period == self._period:
+                self._probing -= 1
+                self._tell()
             return False
         self._failures = 0
         self._turn()
@@ -89,6 +97,7 @@ class Circuit:
         if current and attempt.probe:
             self._probing -= 1
         if retry_after_s:
+            self._namings += 1
             self._open(current)
             until_s = anyio.current_time() + self._policy.named_wait_s(retry_after_s, _spread())
             self._next_s = self._named_s = max(self._named_s, until_s)

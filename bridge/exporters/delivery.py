@@ -21,7 +21,7 @@ from anyio import to_thread
 from anyio.abc import TaskStatus
 
 from bridge.component import Body, Exporter, SpanStore, TickSummary
-from bridge.errors import PermanentError, RetryableError, StoreUnavailable
+from bridge.errors import BridgeError, PermanentError, RetryableError, StoreUnavailable
 from bridge.exporters.circuit import Attempt, Circuit
 from bridge.exporters.failures import NotTaken, Refused
 from bridge.exporters.outbox import Outbox
@@ -314,7 +314,7 @@ class Delivery:
         started = time.perf_counter()
         try:
             with anyio.move_on_after(attempt.limit_s) as limit:
-                await self.exporter.deliver(body)
+                await self._hand_over(body)
             if limit.cancelled_caught:
                 raise NotTaken(f"no answer in {attempt.limit_s:g} s", reason="timeout")
         except RetryableError as exc:
@@ -324,7 +324,7 @@ class Delivery:
             self._count_given_up(place.spans)
             self._forget_parked_error()
         except PermanentError as exc:
-            lost = exc.spans if isinstance(exc, Refused) and exc.spans is not None else body.spans
+            lost = min(exc.spans, body.spans) if isinstance(exc, Refused) and exc.spans is not None else body.spans
             self._answered(place, attempt, body.spans - lost)
             self._lose(exc, lost)
         else:
@@ -333,11 +333,22 @@ class Delivery:
             self._instruments.delivery_duration.record(time.perf_counter() - started, self._labels)
         return None
 
+    async def _hand_over(self, body: Body) -> None:
+        """Have the exporter deliver it. What an exporter raises by mistake stops nobody else: its spans wait."""
+        try:
+            await self.exporter.deliver(body)
+        except BridgeError:
+            raise
+        except Exception as exc:  # whatever it is
+            if self._repeats.worth_logging(f"defect {type(exc).__name__}"):
+                logger.exception("an exporter failed; its spans are kept and tried again", extra=self._labels)
+            raise NotTaken(f"the exporter failed: {type(exc).__name__}", reason="internal") from exc
+
     def _answered(self, place: Place, attempt: Attempt, spans: int) -> None:
         if spans:
             self._instruments.sent_spans.add(spans, self._labels)
             self.last_success_s = time.time()
-        if self._circuit.answered(attempt):
+        if self._circuit.answered(attempt) and self._repeats.worth_logging("again"):
             logger.warning("backend takes spans again", extra=self._labels)
         self._backend_error = ""
         if place.alone:

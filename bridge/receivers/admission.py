@@ -109,9 +109,9 @@ class Admission:
                 self._idle = anyio.Event()
             await self._idle.wait()
 
-    def _take(self, size: int) -> None:
+    def _take(self, size: int, held: int) -> None:
         # what is alone is let in whatever its size: it would never fit, however often it were tried
-        busy_bytes = self.in_flight_bytes - self._stalled_bytes
+        busy_bytes = self.in_flight_bytes - max(self._stalled_bytes, held)
         if busy_bytes and self.in_flight_bytes + size > self._limit_bytes:
             raise Throttled(
                 f"{self.in_flight_bytes} bytes of requests are being handled, {size} more would exceed "
@@ -175,7 +175,7 @@ class Lease:
 
     def take(self, size: int) -> None:
         """Count in `size` further bytes. Raises Throttled when they would exceed the limit."""
-        self._admission._take(size)
+        self._admission._take(size, self.size)
         self.size += size
 
     async def take_by(self, size: int, deadline: float) -> None:

@@ -41,6 +41,7 @@ _STREAMS: dict[str, Callable[[int], _Stream]] = {
     "gzip": lambda _: isal_zlib.decompressobj(_GZIP_WINDOW),
     "x-gzip": lambda _: isal_zlib.decompressobj(_GZIP_WINDOW),
     "deflate": lambda _: isal_zlib.decompressobj(_ZLIB_WINDOW),
+    "zlib": lambda _: isal_zlib.decompressobj(_ZLIB_WINDOW),
     "zstd": _zstd_stream,
 }
 ENCODINGS = ("identity", *_STREAMS)

@@ -18,7 +18,7 @@ from bridge.errors import ConfigError, InvalidData, TooLarge
 from bridge.receivers.addresses import bind, host_port, listening_hosts
 from bridge.receivers.admission import Admission
 from bridge.receivers.compression import ENCODINGS
-from bridge.receivers.refusals import Refusal, Refused
+from bridge.receivers.refusals import DEFAULT_RETRY_AFTER_S, Refusal, Refused
 from bridge.security import ListenerSecurity
 from bridge.telemetry import Instruments
 from bridge.telemetry.levels import Level
@@ -93,9 +93,10 @@ class HttpServer:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         assert isinstance(request, web.Request)  # noqa: S101 -- as _request makes them
-        if "Expect" in request.headers:
-            await _go_on(request)
-        return await timed(request, self._handler)
+        response = await timed(request, self._handler)
+        if "Expect" in request.headers and not request.content.is_eof():
+            response.force_close()  # a sender that was not told to go on may leave the body out
+        return response
 
     async def _listen(self, runner: web.ServerRunner, context: ssl.SSLContext | None) -> None:
         assert runner.server is not None  # noqa: S101 -- it was set up
@@ -138,11 +139,11 @@ def _request(
 
 
 async def _go_on(request: web.Request) -> None:
-    """Tell a sender who waits for it to go on with the body. Raises HTTPExpectationFailed for other expectations."""
+    """Tell a sender who waits for it to go on with the body. Raises Refused for other expectations."""
     if request.version != HttpVersion11:
         return
     if request.headers["Expect"].lower() != "100-continue":
-        raise web.HTTPExpectationFailed
+        raise Refused(_UNEXPECTED)
     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     request.writer.output_size = 0  # the answer itself has not begun
     await request.writer.drain()
@@ -154,6 +155,8 @@ async def read_body(request: web.Request, claim: Claim, *, max_bytes: int, timeo
     So a sender who takes his time holds no more of what all have together than twice what he sent, or
     FIRST_CLAIM_BYTES.
 
+    A sender that waits to be told to go on is told here, when its head was found good and there is room.
+
     Raises TooLarge, InvalidData where the bytes are no HTTP, Refused where they come too slowly or not at all, and
     what the claim raises. The time a claim takes does not count.
     """
@@ -162,6 +165,8 @@ async def read_body(request: web.Request, claim: Claim, *, max_bytes: int, timeo
     claimed = min(declared or 0, FIRST_CLAIM_BYTES)
     await claim(claimed)
     try:
+        if "Expect" in request.headers:
+            await _go_on(request)
         if declared is None or declared > READ_AHEAD_BYTES:
             return await _read_pieces(content, declared, claimed, claim, max_bytes=max_bytes, timeout_s=timeout_s)
         if not content.is_eof() and content.exception() is None:
@@ -225,9 +230,11 @@ def _check_size(size: int, max_bytes: int) -> None:
 
 def _slow(timeout_s: float) -> Refusal:
     text = f"the body did not arrive within read_timeout = {timeout_s:g} s"
-    return Refusal("timeout", Code.DEADLINE_EXCEEDED, 408, text)
+    # not 408, at which senders of OTLP give up though nobody read the body
+    return Refusal("timeout", Code.UNAVAILABLE, 503, text, retry_after_s=DEFAULT_RETRY_AFTER_S)
 
 
+_UNEXPECTED = Refusal("expectation", Code.INVALID_ARGUMENT, 417, "Expect: only 100-continue is understood")
 _GONE = Refusal("disconnected", Code.CANCELLED, 400, "the connection ended before the body did")
 
 

@@ -9,6 +9,7 @@ from google.rpc.code_pb2 import Code
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
+from bridge.component.forwarding import NotForwarded
 from bridge.errors import PermanentError, RetryableError, Throttled, TooLarge
 from bridge.security import Unauthenticated
 
@@ -59,6 +60,8 @@ def refusal_of(error: Exception) -> Refusal:
     match error:
         case Refused():
             return error.refusal
+        case NotForwarded():
+            return Refusal("not_forwarded", error.code, error.http_status, str(error), error.retry_after_s)
         case RetryableError():
             wait = DEFAULT_RETRY_AFTER_S if error.retry_after_s is None else error.retry_after_s
             if isinstance(error, Throttled):

@@ -5,7 +5,7 @@ written under an older one is read with that column 0.
 """
 
 import struct
-from itertools import pairwise
+from collections.abc import Iterator
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -96,8 +96,7 @@ def unpack_payload(data: bytes) -> PayloadBlock:
         payload_format = PayloadFormat(_PAYLOAD_HEAD.unpack_from(raw)[0])
         (lengths, context, sizes), at = unpack_arrays(raw, (np.int64, np.uint32, np.int64), _PAYLOAD_HEAD.size)
         ends = [at, *(at + np.cumsum(sizes)).tolist()]
-        around = [raw[a:b] for a, b in pairwise(ends)]
-        contexts = tuple(Context(*pair) for pair in zip(around[::2], around[1::2], strict=True))
+        contexts = tuple(_contexts(raw, ends))
         # earlier versions wrote one section, of which the spans are the rest
         _, spans = sections if len(sections) > 1 else (raw, raw[ends[-1] :])
         offsets = np.zeros(lengths.size + 1, np.int64)
@@ -107,6 +106,18 @@ def unpack_payload(data: bytes) -> PayloadBlock:
         return PayloadBlock(payload_format, spans, offsets, contexts, context)
     except (struct.error, ValueError, IndexError) as exc:
         raise Damaged(str(exc)) from exc
+
+
+def _contexts(raw: bytes, ends: list[int]) -> Iterator[Context]:
+    """Contexts, their two parts one after another, cut at these places; a resource of several scopes is kept once."""
+    if len(ends) % 2 == 0:
+        raise Damaged("a resource without a scope")
+    last = b""
+    for start, middle, end in zip(ends[:-1:2], ends[1::2], ends[2::2], strict=True):
+        resource = raw[start:middle]
+        if resource != last:
+            last = resource
+        yield Context(last, raw[middle:end])
 
 
 def pack_departure(departure: Departure, version: int = DECISIONS_VERSION) -> bytes:

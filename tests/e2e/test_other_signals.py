@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import grpc.aio
 import pytest
 from aiohttp import web
 from anyio import to_thread
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcMetricExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpMetricExporter
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -34,19 +37,24 @@ class Backend:
 
     def __init__(self) -> None:
         self.taken: list[tuple[str, bytes]] = []
-        self.unavailable = False
+        self.code = grpc.StatusCode.OK
+        self.status, self.headers = 200, dict[str, str]()
+        self.kind = ""
+        """Content-Type of answers; as asked where there is none."""
         self.grpc_port = self.http_port = 0
 
     async def call(self, method: str, request: bytes, context: Any) -> bytes:
-        if self.unavailable:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
+        if self.code is not grpc.StatusCode.OK:
+            await context.abort(self.code, "not now")
         self.taken.append((method, request))
         return REJECTED.SerializeToString() if "metrics" in method else b""
 
     async def post(self, request: web.Request) -> web.Response:
-        if self.unavailable:
-            return web.Response(status=503)
+        if self.status != 200:
+            return web.Response(status=self.status, headers=self.headers, text="not now")
         self.taken.append((request.path, await request.read()))
+        if self.kind:
+            return web.Response(text="{}", content_type=self.kind)
         body = REJECTED.SerializeToString() if "metrics" in request.path else b""
         return web.Response(body=body, content_type=request.content_type)
 
@@ -132,15 +140,81 @@ async def test_metrics_and_logs_arrive_as_they_were_sent(tmp_path: Path, kind: s
     assert [body for path, body in backend.taken if "logs" in path] == [logs.SerializeToString()]
 
 
-async def test_what_the_backend_does_not_take_is_its_senders_to_send_again(tmp_path: Path) -> None:
-    """Nothing of it is kept, so nothing of it is acknowledged."""
-    async with Backend().running() as backend, bridge(tmp_path, backend, "otlp_grpc") as running:
-        backend.unavailable = True
-        async with grpc.aio.insecure_channel(running.address("otlp_grpc")) as channel:
-            with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await LogsServiceStub(channel).Export(ExportLogsServiceRequest())
-    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+@dataclass(frozen=True)
+class Told:
+    """What a sender is told over gRPC and over HTTP: code, wait in seconds, status, Retry-After."""
+
+    code: grpc.StatusCode
+    wait_s: float | None
+    status: int
+    retry_after: str | None
+
+
+async def told(running: Bridge) -> Told:
+    """What the bridge answers to logs."""
+    async with grpc.aio.insecure_channel(running.address("otlp_grpc")) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await LogsServiceStub(channel).Export(ExportLogsServiceRequest())
     assert "not now" in str(refused.value.details())
+    details = Status.FromString(dict(refused.value.trailing_metadata())["grpc-status-details-bin"]).details
+    waits = [RetryInfo.FromString(d.value).retry_delay.ToTimedelta().total_seconds() for d in details]
+    headers = {"content-type": "application/x-protobuf"}
+    where = f"http://{running.address('otlp_http')}/v1/logs"
+    async with aiohttp.ClientSession() as session, session.post(where, data=b"", headers=headers) as answer:
+        status = Status.FromString(await answer.read())
+        assert "not now" in status.message
+        assert "traces" not in status.message
+        return Told(refused.value.code(), *(waits or [None]), answer.status, answer.headers.get("retry-after"))
+
+
+async def test_what_a_grpc_backend_does_not_take_is_told_as_it_says(tmp_path: Path) -> None:
+    """Nothing of it is kept, so nothing is acknowledged; and whether to come again is the backend's word."""
+    async with Backend().running() as backend, bridge(tmp_path, backend, "otlp_grpc") as running:
+        for code, status in (
+            (grpc.StatusCode.UNIMPLEMENTED, 501),
+            (grpc.StatusCode.UNAUTHENTICATED, 401),
+            (grpc.StatusCode.INVALID_ARGUMENT, 400),
+            (grpc.StatusCode.RESOURCE_EXHAUSTED, 413),
+            (grpc.StatusCode.INTERNAL, 500),
+        ):
+            backend.code = code
+            assert await told(running) == Told(code, None, status, None)
+        backend.code = grpc.StatusCode.UNAVAILABLE
+        assert await told(running) == Told(grpc.StatusCode.UNAVAILABLE, 1.0, 503, "1")
+
+
+async def test_what_an_http_backend_does_not_take_is_told_as_it_says(tmp_path: Path) -> None:
+    """Also how long to wait; a status that OTLP's senders give up at, though nobody read the body, becomes 503."""
+    async with Backend().running() as backend, bridge(tmp_path, backend, "otlp_http") as running:
+        for status, code in (
+            (404, grpc.StatusCode.UNIMPLEMENTED),
+            (403, grpc.StatusCode.PERMISSION_DENIED),
+            (413, grpc.StatusCode.RESOURCE_EXHAUSTED),
+            (422, grpc.StatusCode.INVALID_ARGUMENT),
+            (500, grpc.StatusCode.INTERNAL),
+        ):
+            backend.status = status
+            assert await told(running) == Told(code, None, status, None)
+        backend.headers = {"retry-after": "7"}
+        for status, code, shown in (
+            (429, grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
+            (502, grpc.StatusCode.UNAVAILABLE, 503),
+            (408, grpc.StatusCode.UNAVAILABLE, 503),
+        ):
+            backend.status = status
+            assert await told(running) == Told(code, 7.0, shown, "7")
+
+
+async def test_an_answer_of_another_kind_says_that_it_was_taken(tmp_path: Path) -> None:
+    """A sender gets what it can read, whatever the backend writes."""
+    async with Backend().running() as backend, bridge(tmp_path, backend, "otlp_http") as running:
+        backend.kind = "text/plain"
+        exporter = GrpcMetricExporter(endpoint=running.address("otlp_grpc"), insecure=True)
+        assert await to_thread.run_sync(export, exporter) is MetricExportResult.SUCCESS
+        where = f"http://{running.address('otlp_http')}/v1/logs"
+        async with aiohttp.ClientSession() as session, session.post(where, json={"resourceLogs": []}) as answer:
+            assert (answer.status, answer.content_type, await answer.text()) == (200, "application/json", "{}")
+    assert len(backend.taken) == 2
 
 
 async def test_json_goes_on_as_json_where_the_backend_is_reached_over_http(tmp_path: Path) -> None:

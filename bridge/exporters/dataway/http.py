@@ -89,9 +89,11 @@ class DatawayExporter:
         """
         if self._tls:
             self._tls.start()
-        connector = aiohttp.TCPConnector(resolver=Resolver(self.name), use_dns_cache=False)
+        connector = aiohttp.TCPConnector(limit=0, resolver=Resolver(self.name), use_dns_cache=False)
         async with (
-            aiohttp.ClientSession(connector=connector, timeout=self._timeout) as session,
+            aiohttp.ClientSession(
+                connector=connector, timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar()
+            ) as session,
             anyio.create_task_group() as checking,
         ):
             checking.start_soon(self._check_token, session)

@@ -1,9 +1,13 @@
 """Other signals than traces, passed on to the backend of an OTLP exporter: same address, headers, TLS and deadline."""
 
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 
-from bridge.component.forwarding import Signal
+from google.rpc.code_pb2 import Code
+
+from bridge.component.forwarding import NotForwarded, Signal
 from bridge.errors import PermanentError
+from bridge.exporters.failures import NotTaken, Refused
 from bridge.exporters.otlp.grpc import OtlpGrpcExporter
 from bridge.exporters.otlp.http import OtlpHttpExporter
 
@@ -12,6 +16,74 @@ METHODS: dict[Signal, str] = {
     "logs": "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
 }
 PATHS: dict[Signal, str] = {"metrics": "v1/metrics", "logs": "v1/logs"}
+COME_AGAIN_S = 1.0
+"""When a sender may come again where the backend did not say."""
+_AWAY = (Code.UNAVAILABLE, 503)
+_SLOW_DOWN = (Code.RESOURCE_EXHAUSTED, 429)
+_TOO_LARGE = (Code.RESOURCE_EXHAUSTED, 413)
+"""Without RetryInfo OTLP's senders give up at the code, too."""
+_BY_CODE: Mapping[int, int] = {
+    Code.INVALID_ARGUMENT: 400,
+    Code.FAILED_PRECONDITION: 400,
+    Code.UNAUTHENTICATED: 401,
+    Code.PERMISSION_DENIED: 403,
+    Code.NOT_FOUND: 404,
+    Code.ALREADY_EXISTS: 409,
+    Code.UNIMPLEMENTED: 501,
+}
+"""Statuses of HTTP for codes of gRPC, as google/rpc/code.proto has them; for others 500."""
+_BY_STATUS: Mapping[int, int] = {
+    401: Code.UNAUTHENTICATED,
+    403: Code.PERMISSION_DENIED,
+    404: Code.UNIMPLEMENTED,
+    405: Code.UNIMPLEMENTED,
+    501: Code.UNIMPLEMENTED,
+}
+"""Codes of gRPC for statuses of HTTP, as gRPC's own mapping has them."""
+_RETRIED_CODES = frozenset(
+    {Code.CANCELLED, Code.DEADLINE_EXCEEDED, Code.ABORTED, Code.OUT_OF_RANGE, Code.UNAVAILABLE, Code.DATA_LOSS}
+)
+_RETRIED_STATUSES = frozenset({408, 502, 503, 504})
+"""408 as well: nobody read the body."""
+
+
+def of_grpc(code: int, wait_s: float | None) -> tuple[int, int, bool]:
+    """What a sender is told of a gRPC backend's answer: code, status of HTTP, and whether it may come again."""
+    if code in _RETRIED_CODES:
+        return code, 503, True
+    if code == Code.RESOURCE_EXHAUSTED:
+        return (*(_TOO_LARGE if wait_s is None else _SLOW_DOWN), wait_s is not None)
+    return code, _BY_CODE.get(code, 500), False
+
+
+def of_http(status: int) -> tuple[int, int, bool]:
+    """The same of an HTTP backend's. A redirect, which is not followed, is for who runs the bridge to mend."""
+    if status in _RETRIED_STATUSES or 300 <= status < 400:
+        return (*_AWAY, True)
+    if status == _SLOW_DOWN[1]:
+        return (*_SLOW_DOWN, True)
+    if status == _TOO_LARGE[1]:
+        return (*_TOO_LARGE, False)
+    if 400 <= status < 500:
+        return _BY_STATUS.get(status, Code.INVALID_ARGUMENT), status, False
+    return _BY_STATUS.get(status, Code.INTERNAL), status, False
+
+
+def _away(failure: NotTaken | Refused) -> NotForwarded:
+    """There was no answer: it may be sent again, unless there is no address to send it to."""
+    if isinstance(failure, Refused):
+        return NotForwarded(str(failure), code=Code.UNIMPLEMENTED, http_status=501, retry_after_s=None)
+    return NotForwarded(str(failure), code=_AWAY[0], http_status=_AWAY[1], retry_after_s=COME_AGAIN_S)
+
+
+def _answered(text: str, told: tuple[int, int, bool], wait_s: float | None) -> NotForwarded:
+    code, http_status, again = told
+    retry_after_s = (COME_AGAIN_S if wait_s is None else wait_s) if again else None
+    return NotForwarded(text, code=code, http_status=http_status, retry_after_s=retry_after_s)
+
+
+def _wait_s(failure: NotTaken | Refused) -> float | None:
+    return failure.retry_after_s if isinstance(failure, NotTaken) else None
 
 
 class GrpcForwarder:
@@ -32,7 +104,13 @@ class GrpcForwarder:
                 f"{signal} in JSON cannot be forwarded over gRPC: send protobuf, or let the first OTLP exporter be "
                 "one of type otlp_http"
             )
-        return await self._exporter.call(METHODS[signal], request)
+        try:
+            return await self._exporter.call(METHODS[signal], request)
+        except (NotTaken, Refused) as exc:
+            if exc.answer is None:
+                raise _away(exc) from exc
+            told = of_grpc(exc.answer.status, _wait_s(exc))
+            raise _answered(exc.answer.text, told, _wait_s(exc)) from exc
 
 
 class HttpForwarder:
@@ -48,4 +126,9 @@ class HttpForwarder:
 
     async def forward(self, signal: Signal, request: bytes, *, as_json: bool) -> bytes:
         """See `SignalForwarder.forward`."""
-        return await self._exporter.post(PATHS[signal], request, as_json=as_json)
+        try:
+            return await self._exporter.post(PATHS[signal], request, as_json=as_json)
+        except (NotTaken, Refused) as exc:
+            if exc.answer is None:
+                raise _away(exc) from exc
+            raise _answered(exc.answer.text, of_http(exc.answer.status), _wait_s(exc)) from exc

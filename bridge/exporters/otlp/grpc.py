@@ -13,13 +13,13 @@ import grpc.aio
 
 from bridge.component import Body
 from bridge.errors import ConfigError
-from bridge.exporters.answers import secrets_of, shown
+from bridge.exporters.answers import secrets_of, settings_refusal, shown
 from bridge.exporters.connection import USER_AGENT, checked_headers, watched
-from bridge.exporters.failures import NotTaken, Refused
+from bridge.exporters.failures import Answer, NotTaken, Refused
 from bridge.exporters.otlp.answers import check_partial_success, retry_delay_s
 from bridge.exporters.otlp.channel import EXPORT, RenewedChannel
-from bridge.exporters.otlp.parts import Parts, halves
-from bridge.exporters.protocols import grpc_remedy
+from bridge.exporters.otlp.parts import Parts, cut_request
+from bridge.exporters.protocols import grpc_remedy, http2_status
 from bridge.exporters.repeats import Repeats
 from bridge.security import ClientTls, FileWatch, Identity, Reloaded
 from bridge.spans import LinkedSpans
@@ -42,10 +42,24 @@ SETTINGS: Mapping[grpc.StatusCode, str] = {
     grpc.StatusCode.UNIMPLEMENTED: "check the endpoint: what listens there takes no traces",
 }
 """These say nothing against the spans (docs/decisions/0006)."""
-LARGER = ("message larger than max", "message exceeds maximum size")
-"""What gRPC's servers say of a request over their limit: in C and Go, in Java."""
+LARGER = (
+    "message larger than max",
+    "message exceeds maximum size",
+    "message exceeds the maximum configured message size",
+)
+"""What gRPC's servers say of a request over their limit: in C and Go, in Java, in .NET."""
+OURS = "client:"
+"""So begins what our own side says of an answer."""
+CONTENT_TOO_LARGE = 413
+MAX_ANSWER_BYTES = 16 << 20
+LONG_METADATA = "received metadata size exceeds"
+"""What our own side of gRPC says in place of an answer with more text than it reads."""
 OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.primary_user_agent", USER_AGENT),
+    ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
+    # an error may bring a stack trace along; with less room its code would not be seen
+    ("grpc.max_metadata_size", 64 << 10),
+    ("grpc.absolute_max_metadata_size", 256 << 10),
     # a connection that died without a word is noticed; pings only while a call waits, as servers demand
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -90,7 +104,7 @@ class OtlpGrpcExporter:
         self._compression = grpc.Compression.Gzip if compression == "gzip" else grpc.Compression.NoCompression
         self._timeout_s, self._max_spans, self._max_bytes = timeout_s, max_spans, max_bytes
         self._channel = RenewedChannel()
-        self._parts, self._warnings = Parts(name, self._send, halves), Repeats()
+        self._parts, self._warnings = Parts(name, self._send, cut_request), Repeats()
 
     def __repr__(self) -> str:
         return f"OtlpGrpcExporter({self.name!r}, {self._target!r})"
@@ -151,19 +165,26 @@ class OtlpGrpcExporter:
         code = exc.code()
         reason = code.name.lower()
         text = f"{self._target}: {code.name}: {shown(exc.details() or 'no details', self._secrets)}"
+        answer = Answer(code.value[0], text)
         # the stubs take what is a multi-dict for a tuple
         trailers = dict(cast(Iterable[tuple[str, str | bytes]], exc.trailing_metadata()))
         details = trailers.get("grpc-status-details-bin")
         wait_s = retry_delay_s(details) if isinstance(details, bytes) else None
-        if remedy := grpc_remedy(exc.details() or ""):
-            return NotTaken(f"{text}; {remedy}", reason=reason, retry_after_s=wait_s, settings=True)
-        if code in RETRYABLE or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and wait_s is not None):
-            return NotTaken(text, reason=reason, retry_after_s=wait_s)
-        if code in SETTINGS:
-            return NotTaken(f"{text}; {SETTINGS[code]}", reason=reason, retry_after_s=wait_s, settings=True)
         said = (exc.details() or "").lower()
+        proxy = http2_status(exc.details() or "")
+        by_proxy = settings_refusal(proxy, "") if proxy else ""
+        if remedy := grpc_remedy(exc.details() or "") or by_proxy or SETTINGS.get(code, ""):
+            text = f"{text}; {remedy}"
+            return NotTaken(text, reason=reason, retry_after_s=wait_s, settings=True, answer=answer)
+        if proxy == CONTENT_TOO_LARGE:
+            return Refused(text, reason=reason, too_large=True, answer=answer)
+        # a proxy that answers by itself says nothing of the spans; nor do we who cannot read what was answered
+        if code in RETRYABLE or proxy or LONG_METADATA in said:
+            return NotTaken(text, reason=reason, retry_after_s=wait_s, answer=answer)
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED and wait_s is not None:
+            return NotTaken(text, reason=reason, retry_after_s=wait_s, answer=answer)
         too_large = code is grpc.StatusCode.RESOURCE_EXHAUSTED and any(words in said for words in LARGER)
-        return Refused(text, reason=reason, too_large=too_large)
+        return Refused(text, reason=reason, too_large=too_large and not said.startswith(OURS), answer=answer)
 
 
 def grpc_target(endpoint: str, *, insecure: bool) -> tuple[str, bool]:

@@ -17,9 +17,9 @@ from bridge.component import Body
 from bridge.errors import ConfigError
 from bridge.exporters.answers import first_bytes, retry_after_s, secrets_of, settings_refusal, shown, url_secrets
 from bridge.exporters.connection import USER_AGENT, checked_headers, watched
-from bridge.exporters.failures import NotTaken, Refused
+from bridge.exporters.failures import Answer, NotTaken, Refused
 from bridge.exporters.otlp.answers import check_partial_success
-from bridge.exporters.otlp.parts import Parts, halves
+from bridge.exporters.otlp.parts import Parts, cut_request
 from bridge.exporters.protocols import http_remedy
 from bridge.exporters.repeats import Repeats
 from bridge.exporters.resolver import Resolver
@@ -68,7 +68,7 @@ class OtlpHttpExporter:
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._max_spans, self._max_bytes = max_spans, max_bytes
         self._session: aiohttp.ClientSession | None = None
-        self._parts, self._warnings = Parts(name, self._send, self._halves), Repeats()
+        self._parts, self._warnings = Parts(name, self._send, self._cut), Repeats()
 
     def __repr__(self) -> str:
         return f"OtlpHttpExporter({self.name!r}, {self._shown_url!r})"
@@ -78,8 +78,10 @@ class OtlpHttpExporter:
         """Hold a session. Raises ConfigError where a TLS file cannot be used; connects when something is delivered."""
         if self._tls:
             self._tls.start()
-        connector = aiohttp.TCPConnector(resolver=Resolver(self.name), use_dns_cache=False)
-        async with aiohttp.ClientSession(connector=connector, headers=self._headers, timeout=self._timeout) as session:
+        connector = aiohttp.TCPConnector(limit=0, resolver=Resolver(self.name), use_dns_cache=False)
+        async with aiohttp.ClientSession(
+            connector=connector, headers=self._headers, timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar()
+        ) as session:
             self._session = session
             try:
                 yield
@@ -103,30 +105,33 @@ class OtlpHttpExporter:
     def _packed(self, request: bytes) -> bytes:
         return igzip.compress(request, 1, mtime=0) if self._gzip else request
 
-    def _halves(self, packed: bytes) -> Iterator[tuple[bytes, int]]:
-        for request, spans in halves(gzip.decompress(packed) if self._gzip else packed):
-            yield self._packed(request), spans
+    def _cut(self, packed: bytes, begin: int, end: int) -> bytes:
+        return self._packed(cut_request(gzip.decompress(packed) if self._gzip else packed, begin, end))
 
     async def post(self, path: str, request: bytes, *, as_json: bool) -> bytes:
         """The answer to one request of another signal, within `timeout_s`; `path` stands where v1/traces does.
 
-        Raises NotTaken or Refused, the latter also where the endpoint is that of traces alone (traces_endpoint).
+        Raises NotTaken or Refused, the latter also where the endpoint is that of traces alone (traces_endpoint). An
+        answer of another kind than the request says nothing but that it was taken.
         """
-        url = urlsplit(self._url)
-        if not url.path.endswith(TRACES_PATH):
+        if not urlsplit(self._url).path.endswith(TRACES_PATH):
             raise Refused(f"{self._shown_url}: an address of traces alone", reason="no_address")
-        headers = {"content-type": JSON} if as_json else {}
-        other = urlunsplit(url._replace(path=url.path.removesuffix(TRACES_PATH) + path))
-        return self._check(*await self._post(other, self._packed(request), headers))
+        kind = JSON if as_json else PROTOBUF
+        other, shown_url = (_beside(url, path) for url in (self._url, self._shown_url))
+        response, answer = await self._post(other, shown_url, self._packed(request), {"content-type": kind})
+        self._check(response, answer, shown_url)
+        return answer if response.content_type == kind else b"{}" if as_json else b""
 
     async def _send(self, packed: bytes) -> None:
-        response, answer = await self._post(self._url, packed, {})
-        self._check(response, answer)
+        response, answer = await self._post(self._url, self._shown_url, packed, {})
+        self._check(response, answer, self._shown_url)
         warning = check_partial_success(answer, self._secrets) if response.content_type == PROTOBUF else ""
         if warning and self._warnings.worth_logging(warning):
             logger.warning("backend took spans with a warning", extra={"exporter": self.name, "warning": warning})
 
-    async def _post(self, url: str, packed: bytes, headers: Mapping[str, str]) -> tuple[aiohttp.ClientResponse, bytes]:
+    async def _post(
+        self, url: str, shown_url: str, packed: bytes, headers: Mapping[str, str]
+    ) -> tuple[aiohttp.ClientResponse, bytes]:
         if self._session is None:
             raise RuntimeError(f"{self!r} is not running")
         try:
@@ -136,27 +141,35 @@ class OtlpHttpExporter:
             ) as response:
                 return response, await first_bytes(response.content)
         except TimeoutError:
-            raise NotTaken(f"{self._shown_url}: no answer in {self._timeout.total} s", reason="timeout") from None
+            raise NotTaken(f"{shown_url}: no answer in {self._timeout.total} s", reason="timeout") from None
         except (aiohttp.ClientError, OSError) as exc:
             error = f"{type(exc).__name__}: {exc}"
-            text, remedy = f"{self._shown_url}: {shown(error, self._secrets)}", http_remedy(error)
+            text, remedy = f"{shown_url}: {shown(error, self._secrets)}", http_remedy(error)
             text = f"{text}; {remedy}" if remedy else text
             # its own text would hold the URL unmasked
             raise NotTaken(text, reason="connection", settings=bool(remedy)) from None
 
-    def _check(self, response: aiohttp.ClientResponse, answer: bytes) -> bytes:
-        """The answer, where it says that the backend took the request."""
-        if 200 <= response.status < 300:
-            return answer
-        text = f"{self._shown_url}: {response.status} {shown(_message(response, answer), self._secrets)}"
-        reason = f"http_{response.status}"
+    def _check(self, response: aiohttp.ClientResponse, said: bytes, shown_url: str) -> None:
+        """Raise NotTaken or Refused unless the answer says that the backend took the request."""
+        status = response.status
+        if 200 <= status < 300:
+            return
+        text = f"{shown_url}: {status} {shown(_message(response, said), self._secrets)}"
+        reason, answer = f"http_{status}", Answer(status, text)
         wait_s = retry_after_s(response.headers.get("retry-after", ""), datetime.now(UTC))
-        if response.status in RETRYABLE:
-            raise NotTaken(text, reason=reason, retry_after_s=wait_s)
-        remedy = settings_refusal(response.status, response.headers.get("location", ""))
-        if remedy := remedy or http_remedy(answer.decode(errors="replace") if response.status == BAD_REQUEST else ""):
-            raise NotTaken(f"{text}; {remedy}", reason=reason, retry_after_s=wait_s, settings=True)
-        raise Refused(text, reason=reason, too_large=response.status == CONTENT_TOO_LARGE)
+        if status in RETRYABLE:
+            raise NotTaken(text, reason=reason, retry_after_s=wait_s, answer=answer)
+        remedy = settings_refusal(status, response.headers.get("location", ""))
+        if remedy := remedy or http_remedy(said.decode(errors="replace") if status == BAD_REQUEST else ""):
+            text = f"{text}; {remedy}"
+            raise NotTaken(text, reason=reason, retry_after_s=wait_s, settings=True, answer=answer)
+        raise Refused(text, reason=reason, too_large=status == CONTENT_TOO_LARGE, answer=answer)
+
+
+def _beside(url: str, path: str) -> str:
+    """The address with this path where v1/traces stands."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path=parts.path.removesuffix(TRACES_PATH) + path))
 
 
 def _message(response: aiohttp.ClientResponse, answer: bytes) -> str:

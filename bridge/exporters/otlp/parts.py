@@ -1,7 +1,11 @@
 """Requests that are too large for a backend, sent in parts."""
 
+import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator, MutableSequence
+import math
+import time
+from collections.abc import Awaitable, Callable, MutableSequence
+from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -12,59 +16,104 @@ from bridge.exporters.repeats import Repeats
 logger = logging.getLogger(__name__)
 
 
+LEARNT_S = 600.0
+"""How long it is remembered which size was too large; limits are raised, too."""
+MAX_BEGUN = 64
+"""Requests of which it is known how much was taken; of others what was taken may be sent again."""
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How many of a request's spans, from its beginning, are settled, and how many of those were refused."""
+
+    settled: int = 0
+    refused: int = 0
+    why: Refused | None = None
+
+
 class Parts:
-    """Sends requests, halved and halved again where the backend says that one is too large for it."""
+    """Sends requests, halved and halved again where the backend says that one is too large for it.
+
+    A size that was too large is not tried again for a while, and a request that stopped in the middle goes on from
+    there when it is tried again: a backend that takes little at a time gets through all of it.
+    """
 
     def __init__(
         self,
         exporter: str,
         send: Callable[[bytes], Awaitable[None]],
-        split: Callable[[bytes], Iterator[tuple[bytes, int]]],
+        cut: Callable[[bytes, int, int], bytes],
     ) -> None:
-        """send: takes a request as it is sent; raises Refused with `too_large` where it is. split: as `halves`."""
-        self._exporter, self._send, self._split = exporter, send, split
+        """send: takes a request as it is sent; raises Refused with `too_large` where it is. cut: as `cut_request`."""
+        self._exporter, self._send, self._cut = exporter, send, cut
         self._warnings = Repeats()
+        self._begun: dict[bytes, _Progress] = {}
+        self._too_large_bytes, self._until_s = math.inf, 0.0
 
     async def deliver(self, request: bytes, spans: int) -> None:
         """Send all of it. Raises Refused for the spans that were not taken, a span that is too large by itself among
-        them, and what `send` raises: of a request that is to be sent again, parts may have been taken."""
+        them, and what `send` raises: a request that is to be sent again then goes on where it stopped."""
+        progress = self._begun.pop(_key(request), None) if self._begun else None
+        progress = progress or _Progress()
+        rest = self._cut(request, progress.settled, spans) if progress.settled else request
         try:
-            await self._send(request)
-        except Refused as exc:
-            if not exc.too_large or spans < 2:
-                raise
-            self._warn(len(request))
-        else:
-            return
-        refused: Refused | None = None
-        for part, count in self._split(request):
-            try:
-                await self.deliver(part, count)
-            except Refused as exc:
-                lost = count if exc.spans is None else exc.spans
-                before = refused.spans or 0 if refused else 0
-                refused = Refused(str(exc), reason=exc.reason, spans=before + lost)
-        if refused:
-            raise refused
+            await self._deliver(rest, spans - progress.settled, progress)
+        finally:
+            if 0 < progress.settled < spans:  # also where it was given up
+                self._remember(request, progress)
+        if progress.why:
+            why, some = progress.why, progress.refused if progress.refused < spans else None
+            raise Refused(str(why), reason=why.reason, spans=some, answer=why.answer)
 
-    def _warn(self, size: int) -> None:
+    async def _deliver(self, request: bytes, spans: int, progress: _Progress) -> None:
+        if spans < 2 or not self._is_too_large(len(request)):
+            try:
+                await self._send(request)
+            except Refused as exc:
+                if not exc.too_large or spans < 2:
+                    progress.refused += spans if exc.spans is None else min(spans, exc.spans)
+                    progress.why = exc
+                    progress.settled += spans
+                    return
+                self._learn(len(request))
+            else:
+                progress.settled += spans
+                return
+        for begin, end in ((0, spans // 2), (spans // 2, spans)):
+            await self._deliver(self._cut(request, begin, end), end - begin, progress)
+
+    def _is_too_large(self, size: int) -> bool:
+        return size >= self._too_large_bytes and time.monotonic() < self._until_s
+
+    def _learn(self, size: int) -> None:
+        """This size is too large for the backend."""
+        now_s = time.monotonic()
+        known = self._too_large_bytes if now_s < self._until_s else math.inf
+        self._too_large_bytes = min(known, size)
+        if known == math.inf:
+            self._until_s = now_s + LEARNT_S
         if self._warnings.worth_logging(""):
             logger.warning(
                 "requests are too large for the backend and are sent in parts: lower max_batch_bytes",
                 extra={"exporter": self._exporter, "bytes": size},
             )
 
+    def _remember(self, request: bytes, progress: _Progress) -> None:
+        if len(self._begun) >= MAX_BEGUN:
+            del self._begun[next(iter(self._begun))]
+        self._begun[_key(request)] = progress
 
-def halves(request: bytes) -> Iterator[tuple[bytes, int]]:
-    """Two requests with the first and the second half of the spans, each with how many; empty ones are left out.
 
-    Resources and scopes are in both where they have spans in both.
+def _key(request: bytes) -> bytes:
+    return hashlib.blake2b(request, digest_size=16).digest()
+
+
+def cut_request(request: bytes, begin: int, end: int) -> bytes:
+    """A request with the spans from begin up to end alone.
+
+    Resources and scopes are in each part that has spans of theirs.
     """
-    spans = sum(len(scope.spans) for group in ExportTraceServiceRequest.FromString(request).resource_spans
-                for scope in group.scope_spans)  # fmt: skip
-    for begin, end in ((0, spans // 2), (spans // 2, spans)):
-        if begin < end:
-            yield _cut(ExportTraceServiceRequest.FromString(request), begin, end), end - begin
+    return _cut(ExportTraceServiceRequest.FromString(request), begin, end)
 
 
 def _cut(message: ExportTraceServiceRequest, begin: int, end: int) -> bytes:

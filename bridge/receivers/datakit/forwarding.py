@@ -67,7 +67,9 @@ class Forwarder:
         self._tls.start()
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
         async with (
-            aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session,
+            aiohttp.ClientSession(
+                timeout=timeout, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+            ) as session,
             anyio.create_task_group() as workers,
         ):
             for _ in range(_WORKERS):

@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from bridge.component import Body
 from bridge.exporters import NotTaken, Refused
 from bridge.exporters.otlp import OtlpGrpcExporter, OtlpHttpExporter
-from bridge.exporters.otlp.parts import halves
+from bridge.exporters.otlp.parts import cut_request
 from tests.support.linked import body_of
 from tests.support.sink import span_ids
 
@@ -130,21 +130,58 @@ async def test_a_span_that_is_too_large_is_refused_alone(backend: Backend) -> No
 
 
 @BACKENDS
-async def test_parts_that_are_not_taken_have_the_whole_sent_again(backend: Backend) -> None:
-    """What was taken before comes again then: at least once, with the same ids."""
+async def test_a_request_goes_on_where_it_stopped(backend: Backend) -> None:
+    """A backend that takes one part at a time gets through all of it, each span once."""
+    body_ids = list(range(1, 201))
     async with backend() as (small, exporter):
-        small.away_after = 1
-        with pytest.raises(NotTaken):
-            await exporter.deliver(body_for(exporter, *range(1, 201)))
-        assert small.ids
+        attempts = 0
+        while len(small.ids) < len(body_ids):
+            small.away_after = len(small.ids) + 1
+            attempts += 1
+            try:
+                await exporter.deliver(body_for(exporter, *body_ids))
+            except NotTaken:
+                assert attempts < 100
+        assert attempts > 1
+        assert small.ids == body_ids
         small.away_after = None
+        await exporter.deliver(body_for(exporter, *body_ids))  # it was done: this is another one
+        assert small.ids == body_ids * 2
+
+
+async def test_what_is_refused_is_told_when_the_rest_is_done() -> None:
+    """Also where the request stopped in between."""
+    text = "".join(f"{n * n:x}" for n in range(2000))
+    async with small_http() as (small, exporter):
+        body = body_for(exporter, *range(1, 21), attributes=text)
+        back = ExportTraceServiceRequest.FromString(body.data)
+        spans = back.resource_spans[0].scope_spans[0].spans
+        spans.sort(key=lambda span: -len(span.attributes))  # the one that is too large comes first
+        turned = Body(back.SerializeToString(), 20)
+        small.away_after = 5
+        with pytest.raises(NotTaken):
+            await exporter.deliver(turned)
+        small.away_after = None
+        with pytest.raises(Refused) as caught:
+            await exporter.deliver(turned)
+        assert len(small.ids) == len(set(small.ids)) == 19
+    assert caught.value.spans == 1
+
+
+async def test_a_size_that_was_too_large_is_not_tried_again() -> None:
+    """Each request of that size would cost its bytes for nothing."""
+    async with small_http() as (small, exporter):
         await exporter.deliver(body_for(exporter, *range(1, 201)))
-        assert set(small.ids) == set(range(1, 201))
+        refused = small.refused
+        await exporter.deliver(body_for(exporter, *range(201, 401)))
+    assert refused > 0
+    assert small.refused == refused
+    assert small.ids == list(range(1, 401))
 
 
-@given(st.lists(st.lists(st.integers(0, 3), max_size=3), max_size=3))
-def test_halves_are_the_whole(shape: list[list[int]]) -> None:
-    """Two parts as equal as can be, with all spans in order, each under its resource and scope, and nothing empty."""
+@given(st.lists(st.lists(st.integers(0, 3), max_size=3), max_size=3), st.data())
+def test_parts_are_the_whole(shape: list[list[int]], data: st.DataObject) -> None:
+    """Two parts with all spans in order, each under its resource and scope, and nothing empty."""
     request, number = ExportTraceServiceRequest(), 0
     for resource, scopes in enumerate(shape):
         group = request.resource_spans.add(schema_url=f"r{resource}")
@@ -153,13 +190,12 @@ def test_halves_are_the_whole(shape: list[list[int]]) -> None:
             for _ in range(spans):
                 number += 1
                 into.spans.add(span_id=number.to_bytes(8, "big"), name=into.schema_url)
-    parts = list(halves(request.SerializeToString()))
-    read = [ExportTraceServiceRequest.FromString(part) for part, _ in parts]
-    scopes = [s for part in read for group in part.resource_spans for s in group.scope_spans]
-    assert [span.span_id for s in scopes for span in s.spans] == [n.to_bytes(8, "big") for n in range(1, number + 1)]
-    assert all(s.spans and span.name == s.schema_url for s in scopes for span in s.spans)
-    assert all(s.spans for s in scopes)
-    counts = [count for _, count in parts]
-    assert sum(counts) == number
-    assert len(counts) == min(number, 2)
-    assert max(counts, default=0) - min(counts, default=0) <= 1
+    at = data.draw(st.integers(0, number))
+    parts = [cut_request(request.SerializeToString(), *part) for part in ((0, at), (at, number))]
+    read = [ExportTraceServiceRequest.FromString(part) for part in parts]
+    each = [[s for group in part.resource_spans for s in group.scope_spans] for part in read]
+    assert [span.span_id for s in each[0] + each[1] for span in s.spans] == [
+        n.to_bytes(8, "big") for n in range(1, number + 1)
+    ]
+    assert sum(len(s.spans) for s in each[0]) == at
+    assert all(s.spans and span.name == s.schema_url for scopes in each for s in scopes for span in s.spans)

@@ -413,7 +413,7 @@ async def test_bodies_of_unknown_length_wait_for_room_too(start, consumer) -> No
 
 
 async def test_a_body_that_does_not_come_is_given_up(start, consumer) -> None:
-    """408 in DataKit's words, and the connection is closed; others go on."""
+    """503 in DataKit's words, and the connection is closed; others go on."""
     receiver, client = await start(body_timeout_s=0.05)
     async with await anyio.connect_tcp("127.0.0.1", receiver.port) as stream:
         await stream.send(b"POST /v1/bpftracing HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc")
@@ -423,7 +423,7 @@ async def test_a_body_that_does_not_come_is_given_up(start, consumer) -> None:
                 answer += await stream.receive()
             with pytest.raises(anyio.EndOfStream):
                 await stream.receive()
-    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert answer.startswith(b"HTTP/1.1 503 ")
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error_code"] == "datakit.readTimeout"
     assert (await client.post(body_of(GOOD)))[0] == 200
 

@@ -401,15 +401,17 @@ async def test_unexpected_error_is_500_and_logged_once(
     assert (await client.post(request_of("a"))).code == 200
 
 
-async def test_slow_bodies_end_with_408(start: Any, meter: Any, request_of: Request) -> None:
-    """A body that does not arrive in time is answered 408 and its connection closed; others go on."""
+async def test_slow_bodies_may_come_again(start: Any, meter: Any, request_of: Request) -> None:
+    """A body that does not arrive in time is answered 503, not 408, at which senders give up, and its connection
+    closed; others go on."""
     receiver, client = await start(body_timeout_s=0.05)
     async with await anyio.connect_tcp("127.0.0.1", receiver.port) as stream:
         await stream.send(head(9) + b"abc")
         answer = b""
         while piece := await receive(stream):
             answer += piece
-    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"\r\nRetry-After: 1\r\n" in answer
     assert b"read_timeout = 0.05 s" in answer
     assert meter.read("receiver_refused_requests") == {("timeout", "otlp_http"): 1}
     assert (await client.post(request_of("a"))).code == 200
@@ -489,6 +491,63 @@ async def test_other_expectations_are_refused(start: Any, request_of: Request) -
     async with await anyio.connect_tcp("127.0.0.1", receiver.port) as stream:
         await stream.send(head(len(request_of("a")), "Expect: a-miracle"))
         assert (await receive(stream)).startswith(b"HTTP/1.1 417 ")
+
+
+@pytest.mark.parametrize(
+    ("change", "status"), [((b"/v1/traces", b"/v1/other"), 404), ((b"length: 9", b"length: 99999"), 413)]
+)
+async def test_nobody_goes_on_with_a_body_that_is_refused(start: Any, change: tuple[bytes, bytes], status: int) -> None:
+    """What the head shows is answered at once; the connection ends, as the body may come or not."""
+    receiver, _ = await start(max_request_bytes=1000)
+    async with await anyio.connect_tcp("127.0.0.1", receiver.port) as stream:
+        await stream.send(
+            head(9, "Expect: 100-continue").replace(b"Content-Length", b"Content-length").replace(*change)
+        )
+        answer = await receive(stream)
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert b"\r\nConnection: close\r\n" in answer
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+async def test_whoever_stops_sending_behind_a_request_is_answered(
+    start: Any, consumer: Any, request_of: Request, pieces: int
+) -> None:
+    """A closed half is no closed connection: both requests are answered, and then it ends."""
+    receiver, _ = await start()
+    body = request_of("a")
+    async with await anyio.connect_tcp("127.0.0.1", receiver.port) as stream:
+        await stream.send((head(len(body)) + body) * pieces)
+        await stream.send_eof()
+        answer = b""
+        with anyio.fail_after(5):
+            while piece := await receive(stream):
+                answer += piece
+    assert answer.count(b"HTTP/1.1 200 ") == pieces
+    assert consumer.spans == pieces
+
+
+async def test_a_body_that_ends_early_is_given_up_at_once(start: Any, consumer: Any, request_of: Request) -> None:
+    """A half that is closed in the middle of one is as good as a connection that is."""
+    receiver, client = await start()
+    async with await anyio.connect_tcp("127.0.0.1", receiver.port) as stream:
+        await stream.send(head(9) + b"abc")
+        await stream.send_eof()
+        with anyio.fail_after(5):
+            assert await receive(stream) == b""
+    assert (await client.post(request_of("a"))).code == 200
+    assert consumer.spans == 1
+
+
+async def test_one_that_is_alone_is_taken_though_larger_than_all_may_be(
+    start: Any, consumer: Any, request_of: Request
+) -> None:
+    """It would never fit, however often it were tried; what it claimed itself is nobody else's."""
+    receiver, _ = await start(max_in_flight_bytes=1 << 20)
+    body = request_of("x" * (3 << 20))
+    async with await anyio.connect_tcp("127.0.0.1", receiver.port) as stream:
+        await stream.send(head(len(body)) + body)
+        assert (await receive(stream)).startswith(b"HTTP/1.1 200 ")
+    assert consumer.spans == 1
 
 
 async def test_stop_answers_requests_in_flight(meter: Any, decoder: Any, consumer: Any, request_of: Request) -> None:

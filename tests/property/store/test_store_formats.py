@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from bridge.spans import NO_CLOCKS, SCHEMA_VERSION, ClockOffsets, RowClocks, SpanColumns
+from bridge.spans import (
+    NO_CLOCKS,
+    SCHEMA_VERSION,
+    ClockOffsets,
+    Context,
+    PayloadBlock,
+    PayloadFormat,
+    RowClocks,
+    SpanColumns,
+)
 from bridge.store.linked import LinkedSpansBuilder, cut
 from bridge.store.packing import Damaged, compress, decompress, decompress_all, pack_arrays, unpack_arrays
 from bridge.store.rows import (
@@ -54,6 +63,18 @@ def columns(draw: st.DrawFn) -> NDArray[np.generic]:
     high = draw(st.sampled_from([low, low + 1, low + 255, low + 256, low + 65535, low + 65536, low + 2**32, 2**64]))
     elements = st.integers(low, min(high, int(info.max)))
     return draw(arrays.arrays(dtype, st.integers(0, 9), elements=elements))
+
+
+def test_a_resource_of_many_scopes_is_in_memory_once() -> None:
+    """However many scopes it has: all that is read back has the bytes of one."""
+    resources = [bytes([i]) * 1000 for i in (1, 1, 1, 2, 1)]
+    contexts = tuple(Context(resource, b"%d" % i) for i, resource in enumerate(resources))
+    spans = PayloadBlock(
+        PayloadFormat.OTLP_SPAN, b"abcde", np.arange(6, dtype=np.int64), contexts, np.arange(5, dtype=np.uint32)
+    )
+    back = unpack_payload(pack_payload(spans)).contexts
+    assert back == contexts
+    assert len({id(context.resource_spans) for context in back[:3]}) == 1
 
 
 @settings(max_examples=150)

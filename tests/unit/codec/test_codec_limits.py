@@ -101,6 +101,7 @@ def test_a_resource_does_not_grow_with_its_scopes() -> None:
     """It is stored once for each of them: a few are fine, thousands of a large one are not."""
     assert len(decode_request(several_scopes(2_000, 100), peer=PEER).batch) == 100
     assert len(decode_request(several_scopes(50_000, 5), peer=PEER).batch) == 5
+    assert len(decode_request(several_scopes(100_000, 40), peer=PEER).batch) == 40  # a command line is as long
     with pytest.raises(TooLarge, match="send fewer scopes"):
         decode_request(several_scopes(50_000, 100), peer=PEER)
     with pytest.raises(TooLarge, match="send fewer scopes"):
