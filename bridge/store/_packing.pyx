@@ -220,14 +220,15 @@ cdef void offsets_of(const Wide* values, Py_ssize_t n, uint64_t base, Offset* ou
 def unpack_arrays(bytes data, dtypes, Py_ssize_t at=0):
     """See `unpack_arrays_plain`."""
     cdef list wanted = list(dtypes), arrays = []
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(data), body = at + HEAD * len(wanted), width, item
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(data), heads = HEAD * len(wanted), body, width, item
     cdef const char* start = PyBytes_AS_STRING(data)
     cdef Py_buffer view
     cdef int mode
     cdef uint32_t n
     cdef uint64_t base
-    if at < 0 or body > size:
+    if at < 0 or at > size or heads > size - at:
         raise ValueError("ends within the heads")
+    body = at + heads
     for dtype in wanted:
         mode = <uint8_t> start[at]
         memcpy(&n, start + at + 1, 4)
@@ -237,6 +238,8 @@ def unpack_arrays(bytes data, dtypes, Py_ssize_t at=0):
             raise ValueError(f"mode {mode}")
         dtype = np.dtype(dtype)
         item = dtype.itemsize
+        if dtype.hasobject:
+            raise ValueError(f"{dtype} is not in bytes")
         if mode != PLAIN and (item not in (1, 2, 4, 8) or mode and dtype.kind not in "iu"):
             raise ValueError(f"{dtype} in mode {mode}")
         width = item if mode == PLAIN else mode

@@ -165,6 +165,11 @@ def _exported_after(driver: sqlite3.Connection, tick: int) -> int:
     return spans
 
 
+def counts_of(departure: Departure) -> bytes:
+    """What `pack_counts` makes of rows that leave."""
+    return pack_counts(*tally(departure.batch), exported_in(departure))
+
+
 def exported_in(departure: Departure) -> int:
     """How many of the rows are for exporters."""
     outcome = departure.decisions.outcome

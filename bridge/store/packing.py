@@ -139,6 +139,14 @@ def unpack_arrays(data: bytes, dtypes: Sequence[DTypeLike], at: int = 0) -> tupl
         raise Damaged(f"arrays: {exc}") from exc
 
 
+def lengths_of(data: bytes, arrays: int) -> list[int]:
+    """How many numbers so many arrays at the beginning say that they have. Raises Damaged."""
+    try:
+        return [_HEAD.unpack_from(data, i * _HEAD.size)[1] for i in range(arrays)]
+    except struct.error as exc:
+        raise Damaged(f"arrays: {exc}") from exc
+
+
 def unpack_arrays_plain(data: bytes, dtypes: Sequence[DTypeLike], at: int = 0) -> tuple[list[NDArray[Any]], int]:
     """As `unpack_arrays`; bytes that are not what was packed may be any of the errors it translates."""
     body_at = at + _HEAD.size * len(dtypes)

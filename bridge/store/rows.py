@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator
 from operator import attrgetter
 from typing import Any, TypeVar
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,16 @@ from bridge.spans import (
     SpanLinks,
     Table,
 )
-from bridge.store.packing import Damaged, compress, decompress, decompress_all, pack_arrays, sections, unpack_arrays
+from bridge.store.packing import (
+    Damaged,
+    compress,
+    decompress,
+    decompress_all,
+    lengths_of,
+    pack_arrays,
+    sections,
+    unpack_arrays,
+)
 
 T = TypeVar("T", bound=Table)
 
@@ -64,6 +74,7 @@ _RUNS = ("trace_hi", "trace_lo")
 """Columns in which neighbours are mostly equal: what is packed is the exclusive or with the row before."""
 _PAYLOAD_HEAD = struct.Struct("<B")
 _EXPORTED = struct.Struct("<I")
+_CHECKSUM = struct.Struct("<I")
 
 
 def pack_columns(columns: SpanColumns, version: int) -> bytes:
@@ -171,20 +182,31 @@ def _clocks(arrays: list[NDArray[Any]], rows: int) -> RowClocks:
 
 
 def pack_counts(numbers: NDArray[np.int64], counts: NDArray[np.int64], exported: int) -> bytes:
-    """How many rows of which batches leave in a tick, and how many of all are for exporters.
+    """How many rows of which batches leave in a tick, and how many of all are for exporters, with a CRC-32.
 
     Small enough to be read for every tick at a start. What reads the first two alone finds them as ever.
     """
-    return pack_arrays([numbers, counts]) + _EXPORTED.pack(exported)
+    data = pack_arrays([numbers, counts]) + _EXPORTED.pack(exported)
+    return data + _CHECKSUM.pack(crc32(data))
 
 
 def unpack_counts(data: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64], int | None]:
     """Numbers of batches, ascending, how many rows of each left, and how many are for exporters. Raises Damaged.
 
-    None for the last in ticks that earlier bridges wrote.
+    None for the last in ticks that earlier bridges wrote. Those have no checksum either: what cannot be is damage.
     """
+    n = lengths_of(data, 2)
+    if n[0] != n[1] or n[0] > len(data):  # no two numbers are alike, so that each takes a byte at least
+        raise Damaged("counts of a tick: more than their bytes hold")
     (numbers, counts), end = unpack_arrays(data, (np.int64, np.int64))
-    exported = _EXPORTED.unpack_from(data, end)[0] if len(data) >= end + _EXPORTED.size else None
+    rest = len(data) - end
+    if rest not in (0, _EXPORTED.size, _EXPORTED.size + _CHECKSUM.size):
+        raise Damaged(f"counts of a tick: {rest} bytes behind them")
+    if rest > _EXPORTED.size and _CHECKSUM.unpack(data[-_CHECKSUM.size :])[0] != crc32(data[: -_CHECKSUM.size]):
+        raise Damaged("counts of a tick are not those that were written")
+    if (np.diff(numbers) <= 0).any() or (numbers < 0).any() or (counts <= 0).any():
+        raise Damaged("counts of a tick: not of ascending batches, or of no rows")
+    exported = _EXPORTED.unpack_from(data, end)[0] if rest else None
     return numbers, counts, exported
 
 

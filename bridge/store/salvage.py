@@ -21,9 +21,9 @@ from bridge.errors import ConfigError
 from bridge.store import tables
 from bridge.store.database import aside_name, rename_all
 from bridge.store.engines import new_file
-from bridge.store.operations import UNKNOWN
+from bridge.store.operations import UNKNOWN, counts_of
 from bridge.store.packing import Damaged
-from bridge.store.rows import unpack_counts
+from bridge.store.rows import unpack_counts, unpack_departure
 
 logger = logging.getLogger(__name__)
 
@@ -167,10 +167,27 @@ def _copy(source: sqlite3.Connection, target: Connection, table: Table) -> _Foun
     marks = ", ".join("?" * len(columns))
     statement = f"INSERT OR IGNORE INTO {table.name} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608 -- names of ours
     rows = _numbered(source, table, columns, found) if table in _NUMBERED else _all(source, table, columns)
+    if table is tables.ticks:
+        rows = _counted(rows, columns, found)
     while page := list(islice(rows, _PAGE)):
         target.exec_driver_sql(statement, page)
         found.rows += len(page)
     return found
+
+
+def _counted(rows: Iterator[Row], columns: list[str], found: _Found) -> Iterator[Row]:
+    """Ticks with the counts of their decisions, where these can be read; else with their own, if those can be."""
+    for row in rows:
+        tick = dict(zip(columns, row, strict=True))
+        try:
+            tick["counts"] = counts_of(unpack_departure(tick["departure"], tick["version"]))
+        except (Damaged, KeyError, TypeError):
+            try:
+                unpack_counts(tick["counts"])
+            except Damaged:
+                found.unreadable.append(tick["number"])
+                continue
+        yield tuple(tick.values())
 
 
 def _all(source: sqlite3.Connection, table: Table, columns: list[str]) -> Iterator[Row]:

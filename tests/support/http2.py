@@ -3,9 +3,11 @@
 Frames as RFC 9113 has them; header fields are literals without indexing (RFC 7541, 6.2.2), which need no state.
 """
 
+import asyncio
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 
@@ -82,3 +84,39 @@ def _fields(path: str) -> bytes:
     }
     texts = ((name.encode(), value.encode()) for name, value in fields.items())
     return b"".join(b"\0" + bytes((len(name),)) + name + bytes((len(value),)) + value for name, value in texts)
+
+
+@asynccontextmanager
+async def proxy(status: int) -> AsyncIterator[int]:
+    """A port where every request over HTTP/2 is answered with this status alone, as by a proxy that knows no gRPC."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readexactly(len(PREFACE))
+            writer.write(_frame(SETTINGS, 0, 0, b""))
+            while True:
+                head = await reader.readexactly(9)
+                payload = await reader.readexactly(int.from_bytes(head[:3], "big"))
+                kind, flags, stream = head[3], head[4], int.from_bytes(head[5:], "big")
+                if kind in (SETTINGS, PING) and not flags & ACK:
+                    writer.write(_frame(kind, ACK, 0, payload if kind == PING else b""))
+                if kind == HEADERS:  # :status has index 8 in the static table
+                    writer.write(_frame(HEADERS, END_STREAM | END_HEADERS, stream, b"\x08\x03%d" % status))
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+            talking.pop(writer, None)
+
+    def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        talking[writer] = asyncio.ensure_future(talk(reader, writer))
+
+    talking: dict[asyncio.StreamWriter, asyncio.Future[None]] = {}
+    server = await asyncio.start_server(begin, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+        tasks = list(talking.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -11,7 +11,7 @@ import math
 from base64 import b64encode
 
 from google.protobuf.json_format import MessageToJson
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from bridge.codec.points.point_pb2 import Array, Field, Map, PBPoint
 from bridge.errors import InvalidData
@@ -21,15 +21,17 @@ _BLANKS = str.maketrans("\r\n\t", "   ")
 
 def line(point: PBPoint) -> bytes:
     """One line, without its end. Raises InvalidData for a point without a field, which no line can be."""
-    last = {field.key: field for field in point.fields}
-    tags = sorted((field.key, _tag(field)) for field in last.values() if field.key and field.is_tag)
-    values = {field.key: _value(field) for field in last.values() if field.key and not field.is_tag}
-    texts = [f"{_escaped(key, ',= ')}={text}" for key, text in values.items() if text]
+    # as they stand in the line: keys that differ in what is not kept of them are one, and the last one counts
+    last = {_escaped(field.key, ",= "): field for field in point.fields}
+    last.pop("", None)
+    tags = sorted((key, _tag(field)) for key, field in last.items() if field.is_tag)
+    values = {key: _value(field) for key, field in last.items() if not field.is_tag}
+    texts = [f"{key}={text}" for key, text in values.items() if text]
     if not texts:
         raise InvalidData("a point without a field cannot be written as a line")
     head = _escaped(point.name, ", ") or "unnamed"
     head = f"\\{head}" if head.startswith("#") else head  # not a comment
-    head += "".join(f",{_escaped(key, ',= ')}={text}" for key, text in tags if text)
+    head += "".join(f",{key}={text}" for key, text in tags if text)
     return f"{head} {','.join(texts)}{f' {point.time}' if point.time else ''}".encode()
 
 
@@ -69,9 +71,12 @@ def _quoted(text: str) -> str:
 
 
 def _json(field: Field) -> str:
-    """An array or a map of the `point` package; of anything else its bytes."""
+    """An array or a map of the `point` package; of anything else, and where it cannot be read, its bytes."""
     held: Message
     for held in (Array(), Map()):
-        if field.a.Unpack(held):
-            return MessageToJson(held, indent=None)
+        try:
+            if field.a.Unpack(held):
+                return MessageToJson(held, indent=None)
+        except DecodeError:
+            break
     return b64encode(field.a.value).decode()

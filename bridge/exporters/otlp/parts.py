@@ -63,7 +63,7 @@ class Parts:
                 self._remember(request, progress)
         if progress.why:
             why, some = progress.why, progress.refused if progress.refused < spans else None
-            raise Refused(str(why), reason=why.reason, spans=some, answer=why.answer)
+            raise Refused(str(why), reason=why.reason, spans=some, too_large=why.too_large, answer=why.answer)
 
     async def _deliver(self, request: bytes, spans: int, progress: _Progress) -> None:
         if spans < 2 or not self._is_too_large(len(request)):

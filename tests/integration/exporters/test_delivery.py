@@ -201,6 +201,31 @@ async def test_partial_success_counts_both_parts(store: Any, exporter: Any, coun
     assert counts.read("exporter_sent_spans") == {"": 1}
 
 
+async def test_more_refused_than_there_was_is_all_of_it(
+    store: Any, exporter: Any, counts: Any, deliver: Deliver
+) -> None:
+    """Whatever number a backend names: what was sent never becomes less."""
+    store.add(1, spans=1)
+    exporter.script["1:0"] = [Refused("too many", reason="partial_success", spans=1000)]
+    async with deliver() as delivery:
+        await delivery.drained(1)
+    assert counts.read("exporter_send_failed_spans") == {"partial_success": 1}
+    assert counts.read("exporter_sent_spans") == {}
+
+
+async def test_a_defect_of_an_exporter_stops_nobody(
+    store: Any, exporter: Any, counts: Any, deliver: Deliver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its spans are tried again, and the log has a traceback."""
+    store.add(1, spans=1)
+    exporter.script["1:0"] = [ZeroDivisionError("a secret"), ZeroDivisionError("a secret")]
+    async with deliver() as delivery:
+        await delivery.drained(1)
+    assert exporter.attempts == ["1:0"] * 3
+    assert counts.read("exporter_retries") == {"internal": 2}
+    assert [r.exc_info[0] for r in caplog.records if r.exc_info] == [ZeroDivisionError]
+
+
 async def test_unreadable_tick_is_counted_and_passed(store: Any, exporter: Any, counts: Any, deliver: Deliver) -> None:
     """A tick that cannot be encoded does not stop those behind it."""
     exporter.unreadable.add(1)

@@ -2,18 +2,22 @@
 
 import gzip
 import socket
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
+import grpc
+import grpc.aio
 import pytest
 from aiohttp import web
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from bridge.errors import ConfigError
 from bridge.exporters import ClientTls, NotTaken, Refused
 from bridge.exporters.otlp import OtlpGrpcExporter, OtlpHttpExporter
+from tests.support.http2 import proxy
 from tests.support.linked import body_of
 from tests.support.sink import Sink, running_sink
 
@@ -120,6 +124,124 @@ async def test_http_statuses_about_settings_are_tried_again(status: int) -> None
     assert (caught.value.reason, caught.value.settings) == (f"http_{status}", True)
 
 
+@asynccontextmanager
+async def answering(handler: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[OtlpHttpExporter]:
+    """An exporter to a real backend that answers so."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    async with AsyncExitStack() as stack:
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, "localhost", 0).start()
+        exporter = OtlpHttpExporter("backend", f"http://localhost:{runner.addresses[0][1]}")
+        await stack.enter_async_context(exporter.running())
+        yield exporter
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (302, {"location": "http://[bad/"}),
+        (302, {"location": "http://℀/"}),
+        (503, {"retry-after": "Fri, 31 Dec 99999999999999999999 23:59:59 GMT"}),
+        (503, {"retry-after": "Fri, 31 Dec 1999 23:59:59 +99999999999999999999"}),
+    ],
+)
+async def test_headers_that_cannot_be_read_are_as_good_as_none(status: int, headers: dict[str, str]) -> None:
+    """The body is tried again, as without them."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=status, headers=headers)
+
+    async with answering(answer) as exporter:
+        with pytest.raises(NotTaken) as caught:
+            await exporter.deliver(body_of(1))
+    assert (caught.value.reason, caught.value.retry_after_s) == (f"http_{status}", None)
+
+
+async def test_no_cookie_is_kept() -> None:
+    """They would make the head of each request longer, until no backend takes it."""
+    cookies: list[int] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        cookies.append(len(request.cookies))
+        response = web.Response()
+        response.set_cookie(f"c{len(cookies)}", "x" * 100)
+        return response
+
+    async with answering(answer) as exporter:
+        for _ in range(3):
+            await exporter.deliver(body_of(1))
+    assert cookies == [0, 0, 0]
+
+
+async def test_a_partial_success_with_a_long_text_is_one() -> None:
+    """It is read as a whole."""
+    said = ExportTraceServiceResponse()
+    said.partial_success.error_message, said.partial_success.rejected_spans = "x" * 100_000, 2
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=said.SerializeToString(), content_type="application/x-protobuf")
+
+    async with answering(answer) as exporter:
+        with pytest.raises(Refused) as caught:
+            await exporter.deliver(body_of(1, 2, 3))
+    assert (caught.value.reason, caught.value.spans) == ("partial_success", 2)
+
+
+@asynccontextmanager
+async def aborting(code: grpc.StatusCode, text: str) -> AsyncIterator[OtlpGrpcExporter]:
+    """An exporter to a real gRPC backend that ends each call so."""
+
+    async def export(_: bytes, context: Any) -> bytes:
+        await context.abort(code, text)
+        raise AssertionError
+
+    server = grpc.aio.server()
+    handlers = {"Export": grpc.unary_unary_rpc_method_handler(export)}
+    service = "opentelemetry.proto.collector.trace.v1.TraceService"
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    exporter = OtlpGrpcExporter("backend", f"http://127.0.0.1:{port}")
+    async with exporter.running():
+        yield exporter
+    await server.stop(0)
+
+
+@pytest.mark.parametrize("size", [9_000, 40_000, 300_000])
+async def test_a_long_text_does_not_hide_that_it_may_be_tried_again(size: int) -> None:
+    """Beyond what our side of gRPC reads it makes a status of its own of it, which says nothing of the spans."""
+    async with aborting(grpc.StatusCode.UNAVAILABLE, "x" * size) as exporter:
+        with pytest.raises(NotTaken):
+            await exporter.deliver(body_of(1))
+
+
+async def test_a_size_limit_is_known_in_the_words_of_dotnet() -> None:
+    """Grpc.AspNetCore's text."""
+    text = "Received message exceeds the maximum configured message size."
+    async with aborting(grpc.StatusCode.RESOURCE_EXHAUSTED, text) as exporter:
+        with pytest.raises(Refused) as caught:
+            await exporter.deliver(body_of(1))
+    assert caught.value.too_large
+
+
+@pytest.mark.parametrize("status", [301, 307, 402, 407, 408, 413, 421, 431, 500, 501])
+async def test_what_a_proxy_answers_in_grpc_s_place_loses_nothing(status: int) -> None:
+    """It says nothing of the spans, but for 413: the request is too large for it."""
+    async with proxy(status) as port:
+        exporter = OtlpGrpcExporter("backend", f"http://127.0.0.1:{port}")
+        async with exporter.running():
+            with pytest.raises((NotTaken, Refused), match=f"status: {status}") as caught:
+                await exporter.deliver(body_of(1))
+    if status == 413:
+        assert isinstance(caught.value, Refused)
+        assert caught.value.too_large
+    else:
+        assert isinstance(caught.value, NotTaken)
+
+
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 async def test_redirects_are_named_and_not_followed(status: int) -> None:
     """Headers and spans go to nobody the settings do not name; the error has the host, and no query."""
@@ -131,15 +253,7 @@ async def test_redirects_are_named_and_not_followed(status: int) -> None:
             status=status, headers={"location": "https://me:pw@login.example:8443/here?token=tokentoken"}
         )
 
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", redirect)
-    async with AsyncExitStack() as stack:
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        exporter = OtlpHttpExporter("backend", f"http://127.0.0.1:{runner.addresses[0][1]}")
-        await stack.enter_async_context(exporter.running())
+    async with answering(redirect) as exporter:
         with pytest.raises(NotTaken, match=r"https://login\.example:8443; redirects are not followed") as caught:
             await exporter.deliver(body_of(1))
     assert caught.value.settings

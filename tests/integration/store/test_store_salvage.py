@@ -130,6 +130,21 @@ async def test_decisions_on_a_broken_page_are_made_again(make_store: MakeStore, 
         assert len(await store.read_tick(6)) == 2 * ROWS
 
 
+async def test_counts_that_cannot_be_read_are_made_again_of_the_decisions(make_store: MakeStore, folder: Path) -> None:
+    """One flipped bit in what every start reads: the store starts, once and again, and nothing is lost by it."""
+    async with (store := make_store()).running():
+        batches, departures = await filled(store)
+    with closing(sqlite3.connect(folder / DATABASE_FILE)) as connection, connection:
+        (counts,) = connection.execute("SELECT counts FROM tick WHERE number = 3").fetchone()
+        broken = counts[:4] + bytes([counts[4] ^ 0x80]) + counts[5:]
+        connection.execute("UPDATE tick SET counts = ? WHERE number = 3", (broken,))
+    for _ in range(2):
+        async with (store := make_store()).running():
+            assert await recovered(store) == dict.fromkeys(range(1, 11), ROWS) | {11: 0, 12: 0}
+            assert_linked(await store.read_tick(3), 3, departures[3], batches)
+    assert len(aside(folder)) == 1
+
+
 @pytest.mark.parametrize("harm", ["garbage", "cut", "later pages"])
 async def test_a_file_that_is_broken_at_the_start_is_salvaged_then_or_when_it_is_met(
     make_store: MakeStore, folder: Path, harm: str

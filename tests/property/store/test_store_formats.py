@@ -194,6 +194,24 @@ def test_counts_come_back(counts: dict[int, int], exported: int) -> None:
     assert unpack_counts(pack_arrays([numbers, of_each]))[2] is None
 
 
+@given(st.dictionaries(st.integers(0, 2**50), st.integers(1, 2**20), min_size=1, max_size=5), st.data())
+def test_no_bit_of_counts_is_believed_when_it_is_flipped(counts: dict[int, int], data: st.DataObject) -> None:
+    """What is read at every start has a checksum, too, and no length in it takes memory."""
+    numbers = np.array(sorted(counts), np.int64)
+    whole = bytearray(pack_counts(numbers, np.array([counts[n] for n in numbers.tolist()], np.int64), 7))
+    bit = data.draw(st.integers(0, 8 * len(whole) - 1))
+    whole[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(Damaged):
+        unpack_counts(bytes(whole))
+
+
+def test_a_place_far_beyond_the_bytes_is_damage() -> None:
+    """However far: nothing is read there."""
+    for at in (-1, 101, 2**63 - 1, 2**63 - 13):
+        with pytest.raises(Damaged):
+            unpack_arrays(b"x" * 100, ["u1"], at)
+
+
 @settings(max_examples=60)
 @given(SEEDS, st.lists(st.integers(0, 30), min_size=1, max_size=5), st.data())
 def test_linked_spans_are_those_of_the_plain_loop(seed: int, sizes: list[int], data: st.DataObject) -> None:

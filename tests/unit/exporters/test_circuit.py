@@ -106,6 +106,18 @@ async def test_a_time_the_backend_named_binds_everybody(others_taken: int) -> No
     assert 999 < circuit.next_attempt_s <= 1100
 
 
+async def test_an_older_probe_does_not_end_a_time_the_backend_named() -> None:
+    """It was asked before the backend wanted to be left alone; one that is asked after that does."""
+    circuit = await opened(SOON)
+    older, newer = await circuit.permit(), await circuit.permit()
+    circuit.failed(newer, 0, 1000.0)
+    assert not circuit.answered(older)
+    assert circuit.is_open
+    assert circuit.next_attempt_s > 999
+    circuit.retry_now()
+    assert circuit.answered(await circuit.permit())
+
+
 async def test_a_shorter_time_does_not_end_a_longer_one() -> None:
     """Of several times the backend named the latest counts."""
     circuit = Circuit(SOON)

@@ -83,3 +83,16 @@ def test_bodies_of_lines() -> None:
     for max_bytes, bodies in ((len(body), 1), (len(body) - 1, 2)):
         found = encode_points(linked, max_bytes=max_bytes, form="line_protocol", global_tags={"env": "e"})
         assert len(list(found)) == bodies
+
+
+def test_keys_that_become_one_are_one() -> None:
+    """What a line cannot keep of a key makes two alike: the last counts, as a Dataway refuses a key that is twice."""
+    keys = {"k\tx": 1, "k x": 2, "k\\": 3, "k": 4, "span_id\\": "mine", "span_id": "theirs", "\\": 5}
+    point = point_of(keys, name="m")
+    assert line(point) == rb'm k\ x=2i,k=4i,span_id="theirs"'
+
+
+def test_an_array_that_cannot_be_read_is_its_bytes() -> None:
+    """It does not cost the points beside it."""
+    odd = AnyMessage(type_url="type.googleapis.com/point.Array", value=b"\xff\xff")
+    assert line(PBPoint(name="m", fields=[Field(key="a", a=odd)])) == b'm a="//8="'
