@@ -6,7 +6,7 @@ needs time, and abstains where two answers are close.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -43,6 +43,13 @@ class Held(Table):
     """Row of the outgoing span, or of an exit's entry; -1 where it was found that thread evidence is wrong."""
     method: U8
     confidence: F32
+    yields: U8
+    """1 where what a thread says, or an id that goes with it, comes before this edge: it was found when the entry that
+    is named so had not come yet."""
+
+    def staying(self, rows: I64Array) -> "Held":
+        """The same, but of these rows none yields."""
+        return replace(self, yields=np.where(np.isin(self.row, rows), 0, self.yields).astype(np.uint8))
 
 
 @dataclass(slots=True, eq=False)

@@ -285,6 +285,7 @@ class Assembler:
             if astray.size:
                 keys = (waited.copy(), *keys[1:])
                 keys[0][astray, THREAD] = 0
+                held = held.staying(astray)
         links = self._linked(*self._context(slots, keys[0]), columns, held)
         counts.update(links.counts)
         self._hosts = links.clocks.hosts

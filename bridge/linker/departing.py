@@ -74,7 +74,7 @@ def moved_links(links: SpanLinks, start: int, order: Positions) -> SpanLinks:
 def moved_edges(held: Held, by: int) -> Held:
     """Edges of rows that stand behind so many others."""
     parent = np.where(held.parent >= 0, held.parent + by, -1)
-    return Held(row=held.row + by, parent=parent, method=held.method, confidence=held.confidence)
+    return replace(held, row=held.row + by, parent=parent)
 
 
 def departure(received: Received, decisions: Decisions, links: SpanLinks, order: Positions) -> Leaving:

@@ -17,13 +17,15 @@ class _Slots:
     parent: I32Array
     method: NDArray[np.uint8]
     confidence: NDArray[np.float32]
+    yields: NDArray[np.uint8]
 
     def take(self, at: NDArray[np.intp] | NDArray[np.bool_]) -> "_Slots":
-        return _Slots(self.child[at], self.parent[at], self.method[at], self.confidence[at])
+        return _Slots(self.child[at], self.parent[at], self.method[at], self.confidence[at], self.yields[at])
 
 
 def _none() -> _Slots:
-    return _Slots(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.uint8), np.empty(0, np.float32))
+    none = np.empty(0, np.int32)
+    return _Slots(none, none, np.empty(0, np.uint8), np.empty(0, np.float32), np.empty(0, np.uint8))
 
 
 class HeldEdges:
@@ -36,9 +38,14 @@ class HeldEdges:
         return self._edges.child.size
 
     def put(
-        self, child: I32Array, parent: I32Array, method: NDArray[np.uint8], confidence: NDArray[np.float32]
+        self,
+        child: I32Array,
+        parent: I32Array,
+        method: NDArray[np.uint8],
+        confidence: NDArray[np.float32],
+        yields: NDArray[np.uint8],
     ) -> None:
-        """Keep edges of rows that have none here. parent: -1 where the row is to stay without."""
+        """Keep edges of rows that have none here. parent: -1 where the row is to stay without. yields: as in `Held`."""
         had = self._edges
         child = np.concatenate([had.child, child])
         order = np.argsort(child)
@@ -47,6 +54,7 @@ class HeldEdges:
             np.concatenate([had.parent, parent])[order],
             np.concatenate([had.method, method])[order],
             np.concatenate([had.confidence, confidence])[order],
+            np.concatenate([had.yields, yields])[order],
         )
 
     def has(self, slots: I32Array) -> NDArray[np.bool_]:
@@ -69,6 +77,7 @@ class HeldEdges:
             parent=np.where(here, parent, -1).astype(np.int64),
             method=found.method.copy(),
             confidence=found.confidence.copy(),
+            yields=found.yields.copy(),
         )
 
     def drop(self, slots: I32Array) -> None:

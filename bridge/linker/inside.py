@@ -69,8 +69,16 @@ def look_inside(looked: Looked, held: Held, *, seen: PairTimes, options: LinkOpt
     rows = np.flatnonzero((undecided & kept) | given_up)
     left_over = int(np.count_nonzero(given_up))
     skipped = min(counts.get("timing_skipped", 0), left_over)
+    # where threads tell nothing they do not later either
+    yields = ~wrong & ~looked.alone & (edges.method != Method.THREAD)
     return Found(
-        Held(row=rows, parent=edges.parent[rows], method=edges.method[rows], confidence=edges.confidence[rows]),
+        Held(
+            row=rows,
+            parent=edges.parent[rows],
+            method=edges.method[rows],
+            confidence=edges.confidence[rows],
+            yields=yields[rows].view(np.uint8),
+        ),
         doubted,
         np.flatnonzero(children & exits),
         {

@@ -108,12 +108,14 @@ def link(
     original, conflicts = originals(columns, known, folded)
     espans = (columns.kind != Kind.ORDINARY) & (original == np.arange(n)) & ~folded
     sound = espans & (columns.faults == 0)
+    held, yielding = _parted(held)
     pairs = pair_across(columns, sound, ~known, slack_ns=options.clock_slack_ns, seen=seen, held=held)
     children = sound.copy()
     children[earlier.rows[earlier.decisions.ebpf_parent_id != 0]] = False
     if held is not None:
         children[held.row[(held.parent < 0) & (pairs.parent[held.row] < 0)]] = False
     edges, _, assigned = find_edges(columns, sound, pairs, children, options)
+    _fall_back(edges, yielding, sound & children)
     fragments = _fragments(edges, known)
     loops = break_loops(
         edges.parent, _strength(edges), (columns.start_ns, columns.ktime, columns.span_id, columns.digest)
@@ -142,6 +144,21 @@ def link(
         clocks=pairs.clocks,
         times=pairs.times,
     )
+
+
+def _parted(held: Held | None) -> tuple[Held | None, Held]:
+    """Edges that come before what keys and threads say, and those that come after."""
+    if held is None:
+        return None, Held.zeros(0)
+    return held.take(held.yields == 0), held.take(held.yields != 0)
+
+
+def _fall_back(edges: Edges, held: Held, sound: Mask) -> None:
+    """Give rows that found no edge the one that is held."""
+    new = (held.parent >= 0) & (edges.parent[held.row] < 0) & sound[held.row] & sound[held.parent]
+    rows = held.row[new]
+    edges.parent[rows], edges.method[rows] = held.parent[new], held.method[new]
+    edges.confidence[rows] = held.confidence[new]
 
 
 def link_by_keys(

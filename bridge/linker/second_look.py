@@ -134,9 +134,16 @@ class SecondLook:
         self._held.drop(slots)
         return held
 
-    def _hold(self, child: I32Array, parent: I32Array, method: NDArray[np.uint8], sure: NDArray[np.float32]) -> None:
+    def _hold(
+        self,
+        child: I32Array,
+        parent: I32Array,
+        method: NDArray[np.uint8],
+        sure: NDArray[np.float32],
+        yields: NDArray[np.uint8],
+    ) -> None:
         if child.size:
-            self._held.put(child, parent, method, sure)
+            self._held.put(child, parent, method, sure, yields)
             linked = parent >= 0
             self._groups.unite(child[linked], parent[linked])
 
@@ -161,7 +168,8 @@ class SecondLook:
         self.counts.update({name: pairs.counts.get(name, 0) for name in _COUNTED})
         found = np.flatnonzero(ripe & (pairs.parent >= 0) & (pairs.confidence < 1.0))
         clients = slots[pairs.parent[found]]
-        self._hold(slots[found], clients, pairs.method[found], pairs.confidence[found])
+        stays = np.zeros(found.size, np.uint8)
+        self._hold(slots[found], clients, pairs.method[found], pairs.confidence[found], stays)
         self._open.close(np.concatenate([slots[found], clients]))
 
     def _learn_clocks(self, due: I32Array) -> None:
@@ -266,7 +274,8 @@ class SecondLook:
         process = process_keys(columns.sender, columns.pid, columns.service)
         self._note_astray(now_ns, process[found.doubted], process[found.asked], ASTRAY)
         parent = np.where(found.edges.parent >= 0, slots[found.edges.parent], -1).astype(np.int32)
-        self._hold(slots[found.edges.row], parent, found.edges.method, found.edges.confidence)
+        edges = found.edges
+        self._hold(slots[edges.row], parent, edges.method, edges.confidence, edges.yields)
         self.counts.update(found.counts)
 
     def _open_exits(self, now_ns: int, due: I32Array) -> I32Array:

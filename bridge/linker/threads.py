@@ -25,7 +25,8 @@ _TIME_BITS: Final = 38
 _MANY: Final = 65_536
 _SECOND: Final = 30
 _ASTRAY: Final = 0.2
-"""Share of a process's exits that may find no entry on their thread though one of the process is open."""
+"""Share of a process's exits that may find no entry on their thread though one of the process is open, and though that
+thread went on to another request, or serves none."""
 
 
 def doubtful(
@@ -81,13 +82,32 @@ def _not_followed(columns: SpanColumns, process: U64Array, suspects: U64Array, e
     candidates[order] = open_entries(number[order], at[order], end[order], entry[order])
     inside = (columns.kind[rows] == Kind.EXIT) & (candidates > 0)
     exits = np.bincount(number[inside], minlength=suspects.size)
-    astray = np.bincount(number[inside], left_over[rows][inside], suspects.size)
+    alone = inside & left_over[rows]
+    alone[alone] = ~_may_come(columns, rows[alone], rows[entry])
+    astray = np.bincount(number[alone], minlength=suspects.size)
     return (crowded > _CROWDED * served) | (astray > _ASTRAY * exits)
+
+
+def _may_come(columns: SpanColumns, exits: I64Array, entries: I64Array) -> Mask:
+    """Which of these exits are of a thread that serves requests, none of which began later: theirs may go on."""
+    lines, at = _lines(columns, entries), columns.ktime[entries]
+    if not lines.size:
+        return np.zeros(exits.size, np.bool_)
+    order = np.lexsort((at, lines))
+    lines, at = lines[order], at[order]
+    asked = _lines(columns, exits)
+    last = np.searchsorted(lines, asked, "right") - 1
+    may: Mask = (lines[last] == asked) & (last >= 0) & (at[last] <= columns.ktime[exits])
+    return may
+
+
+def _lines(columns: SpanColumns, rows: I64Array) -> U64Array:
+    return timelines(columns.sender[rows], columns.pid[rows], columns.tid[rows], columns.tid_usr[rows])
 
 
 def _overlapping(columns: SpanColumns, entries: I64Array, number: I64Array, processes: int) -> I64Array:
     """For each process how many entries begin while the one before on their thread is open."""
-    lines = timelines(columns.sender[entries], columns.pid[entries], columns.tid[entries], columns.tid_usr[entries])
+    lines = _lines(columns, entries)
     order = np.lexsort((columns.ktime[entries], lines))
     entries, lines, number = entries[order], lines[order], number[order]
     overlap = overlapping(lines, columns.ktime[entries], entry_ends(columns)[entries])
@@ -108,7 +128,7 @@ def _crowded(columns: SpanColumns, parents: I64Array) -> I64Array:
         entries = entries[columns.ktime[entries] >> _SECOND & 3 == 0]
     if entries.size < 2:
         return entries[:0]
-    lines = timelines(columns.sender[entries], columns.pid[entries], columns.tid[entries], columns.tid_usr[entries])
+    lines = _lines(columns, entries)
     at = columns.ktime[entries]
     since = at - at.min()
     coarse = (since >> max(int(since.max()).bit_length() - _TIME_BITS, 0)).astype(np.uint64)

@@ -66,16 +66,23 @@ def test_held_edges_are_a_dict(parts: list[tuple[dict[int, tuple[int, int]], lis
             np.array([parent for parent, _ in new.values()], np.int32),
             np.array([method for _, method in new.values()], np.uint8),
             np.array([method / 8 for _, method in new.values()], np.float32),
+            np.array([method % 2 for _, method in new.values()], np.uint8),
         )
         slots = np.array(leaving, np.int32)
         assert held.has(slots).tolist() == [s in plain for s in leaving]
         found = held.among(slots)
         expected = [
-            (i, leaving.index(plain[s][0]) if plain[s][0] in leaving else -1, plain[s][1], plain[s][1] / 8)
+            (
+                i,
+                leaving.index(plain[s][0]) if plain[s][0] in leaving else -1,
+                plain[s][1],
+                plain[s][1] / 8,
+                plain[s][1] % 2,
+            )
             for i, s in enumerate(leaving)
             if s in plain
         ]
-        columns = (found.row, found.parent, found.method, found.confidence)
+        columns = (found.row, found.parent, found.method, found.confidence, found.yields)
         assert list(zip(*(c.tolist() for c in columns), strict=True)) == expected
         held.drop(slots)
         for slot in leaving:
