@@ -211,7 +211,7 @@ def _profiles(settings: Settings) -> Iterator[Problem]:
 
 
 def _files(settings: Settings) -> Iterator[Problem]:
-    files = [(n, e.path.absolute()) for n, e in settings.exporters.items() if isinstance(e, FileExporterSettings)]
+    files = [(n, e.path.resolve()) for n, e in settings.exporters.items() if isinstance(e, FileExporterSettings)]
     for (one, path), (other, same) in combinations(files, 2):
         if path == same:
             yield Problem(

@@ -89,7 +89,8 @@ class LinkerSettings(Table):
     late_window_ns: Nanoseconds | None = Field(
         default=None,
         alias="late_window",
-        description="How long a trace that has left is remembered, so that late spans still join it. "
+        description="How long a trace that has left is remembered, so that late spans still join it: those that come "
+        "at most late_window less window after it left, as they wait a window themselves. "
         f"Unset: {LATE_WINDOWS} windows.",
     )
     max_trace_age_ns: Nanoseconds = Field(

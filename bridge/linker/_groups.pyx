@@ -472,7 +472,7 @@ cdef class Groups:
         self, int32_t root, int64_t now, int64_t window, int64_t max_age, int32_t max_size, bint force
     ) noexcept nogil:
         cdef Group* group = self._group_of(root)
-        if group.last + window <= now:
+        if now - group.last >= window:
             return 1
         if now - group.first >= max_age:
             return 2

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import Meter
@@ -21,12 +22,16 @@ class Metrics:
     ) -> None:
         self.meter: Meter = provider.get_meter("espan-bridge")
         self._registry, self._collected = registry, collected
+        # the reader collects into a queue that whoever collects at the same time would empty, too
+        self._one_by_one = Lock()
 
     def samples(self) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
         """Present values by name, as in the text, and labels; without histograms."""
+        with self._one_by_one:
+            families = list(self._registry.collect())
         return {
             sample_name: values
-            for family in self._registry.collect()
+            for family in families
             if family.type in ("counter", "gauge")
             for sample_name, values in _values(family).items()
         }
@@ -37,7 +42,8 @@ class Metrics:
 
     def prometheus_text(self) -> bytes:
         """All metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
+        with self._one_by_one:
+            return generate_latest(self._registry)
 
 
 def _values(family: Metric) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:

@@ -2,12 +2,14 @@
 
 import json
 import logging
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Protocol
+from urllib.parse import parse_qsl
 
 import anyio
 from aiohttp import web
@@ -49,6 +51,8 @@ PING = "/v1/ping"
 HOLD_S = 60.0
 MAX_HELD_REQUESTS = 1000
 _LOG_AGAIN_S = 60.0
+_PARTS = re.compile("[&?]")
+"""What stands between the parts of a query; agents put a question mark before theirs whether or not there is one."""
 
 
 class DecodedPoints(Protocol):
@@ -199,7 +203,9 @@ class DatakitReceiver:
             return Copy(request.raw_path, request.headers, body)
         ours = (self._security.header, "authorization")
         headers = {name: value for name, value in request.headers.items() if name.lower() not in ours}
-        return Copy(str(request.rel_url.without_query_params("token")), headers, body)
+        path, _, query = request.raw_path.partition("?")
+        kept = [part for part in _PARTS.split(query) if part and part.partition("=")[0] != "token"]
+        return Copy(f"{path}?{'&'.join(kept)}" if kept else path, headers, body)
 
     async def _take(self, request: web.Request, lease: Lease, deadline: float) -> bytes:
         """Return the body as it came, once what it holds is committed."""
@@ -224,7 +230,7 @@ class DatakitReceiver:
         content_type, peer = request.headers.get("Content-Type", ""), peer_host(request.remote or "")
         if is_protobuf(content_type) and await self._took_joint(data, peer, deadline, trace):
             return body
-        precision = request.query.get("precision", "")
+        precision = _query(request).get("precision", "")
         decode = partial(self._decode, data, content_type, peer=peer, precision=precision, received_ns=received_ns)
         try:
             points = await self._intake.run(decode, len(data))
@@ -327,6 +333,12 @@ _CODES: Mapping[str, str] = {
 
 def _why_cancelled(deadline: float) -> str:
     return "held_too_long" if anyio.current_time() > deadline else "stopping"
+
+
+def _query(request: web.Request) -> Mapping[str, str]:
+    """The query, also where an agent appended its own behind another question mark."""
+    raw = request.rel_url.raw_query_string
+    return dict(parse_qsl(raw.replace("?", "&"))) if "?" in raw else request.query
 
 
 def _other_tokens(request: web.Request) -> Iterator[str]:

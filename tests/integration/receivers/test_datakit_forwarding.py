@@ -173,6 +173,32 @@ async def test_a_token_that_was_for_the_bridge_is_not_passed_on(consumer: Any, m
     assert URL(target, encoded=True).query["input"] == URL(PATH, encoded=True).query["input"]
 
 
+@pytest.mark.parametrize(
+    ("query", "passed"),
+    [
+        (f"?token={TOKEN}?input=ebpf-net%2Fbpftracing", "?input=ebpf-net%2Fbpftracing"),
+        (f"?a=%20b%2F&token={TOKEN}&c", "?a=%20b%2F&c"),
+        (f"?token={TOKEN}", ""),
+    ],
+)
+async def test_what_stands_beside_a_token_is_passed_on_as_it_is(
+    consumer: Any, meter: Any, query: str, passed: str
+) -> None:
+    """Also behind a second question mark, and nothing is encoded anew."""
+    async with linker() as other:
+        security = ListenerSecurity("receivers.datakit", tokens=[TOKEN])
+        receiver = DatakitReceiver(
+            consumer, instruments=meter.instruments, port=0, forward_to=other.url, security=security
+        )
+        async with receiver.running(), aiohttp.ClientSession(f"http://{receiver.address}") as session:
+            path = URL(f"/v1/bpftracing{query}", encoded=True)
+            async with session.post(path, data=BODY, headers={"Content-Type": PROTOBUF}) as response:
+                assert response.status == 200
+            with anyio.fail_after(10):
+                await other.arrived.wait()
+    assert other.requests[0][0] == f"/v1/bpftracing{passed}"
+
+
 @pytest.mark.parametrize("trusted", [True, False])
 async def test_another_linker_over_tls_is_verified(consumer: Any, meter: Any, tmp_path: Path, trusted: bool) -> None:
     """It gets copies if it is of an authority that the files name, and is shown the client's certificate."""
