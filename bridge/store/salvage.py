@@ -6,6 +6,7 @@ follows is not, and else by seeking further and further ahead.
 """
 
 import logging
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -21,6 +22,7 @@ from bridge.errors import ConfigError
 from bridge.store import tables
 from bridge.store.database import aside_name, rename_all
 from bridge.store.engines import new_file
+from bridge.store.log_check import commits_lost, has_broken_head
 from bridge.store.operations import UNKNOWN, counts_of
 from bridge.store.packing import Damaged
 from bridge.store.rows import unpack_counts, unpack_departure
@@ -28,7 +30,6 @@ from bridge.store.rows import unpack_counts, unpack_departure
 logger = logging.getLogger(__name__)
 
 SAVING, SAVED, COPIES = "-saving", "-saved", ".damaged-batches"
-_LOG_HEADS: Final = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 _PAGE: Final = 64
 _LAST: Final = (1 << 63) - 1
 _NUMBERED: Final = (tables.batches, tables.payloads, tables.ticks)
@@ -85,20 +86,32 @@ def prepare(path: Path) -> None:
         saved.rename(path)
         logger.warning("a database that had been saved is used", extra={"path": str(path)})
     log = path.with_name(f"{path.name}-wal")
-    if log.exists() and _is_broken(log):
-        aside = path.with_name(f"{path.name}{aside_name()}-wal")
+    if not log.exists():
+        return
+    aside = path.with_name(f"{path.name}{aside_name()}-wal")
+    if has_broken_head(log):
         log.rename(aside)
         logger.error(
             "the log of a database is damaged; set aside: what was committed last is only in there",
             extra={"path": str(log), "set_aside": aside.name},
         )
+    elif (lost := commits_lost(log)) > 1:  # one may be the write that a power failure cut off
+        kept = _copy_of(log, aside)
+        logger.error(
+            "the log of a database is damaged: what was committed last cannot be read, spans that were acknowledged "
+            "among it",
+            extra={"path": str(log), "commits": lost, "copy": kept.name if kept else "none: no room"},
+        )
 
 
-def _is_broken(log: Path) -> bool:
-    """Whether a log has something in it, and no head (https://sqlite.org/fileformat2.html#walformat)."""
-    with log.open("rb") as file:
-        head = file.read(32)
-    return len(head) == 32 and head[:4] not in _LOG_HEADS
+def _copy_of(log: Path, aside: Path) -> Path | None:
+    """A copy, where there is room for one: SQLite goes on with the part that is sound, and overwrites the rest."""
+    try:
+        shutil.copyfile(log, aside)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        return None
+    return aside
 
 
 def keep_copies(path: Path, numbers: list[int]) -> None:

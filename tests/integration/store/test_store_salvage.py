@@ -145,6 +145,26 @@ async def test_counts_that_cannot_be_read_are_made_again_of_the_decisions(make_s
     assert len(aside(folder)) == 1
 
 
+async def test_a_broken_log_is_told_and_a_copy_kept(
+    make_store: MakeStore, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was acknowledged and stands behind the damage is not lost in silence."""
+    async with (store := make_store()).running():
+        await filled(store)
+        killed = {path.name: path.read_bytes() for path in folder.iterdir()}
+    log = bytearray(killed[f"{DATABASE_FILE}-wal"])
+    log[len(log) // 2] ^= 1
+    for path in folder.iterdir():
+        path.unlink()
+    for name in (DATABASE_FILE, f"{DATABASE_FILE}-wal"):
+        (folder / name).write_bytes(bytes(log) if name.endswith("-wal") else killed[name])
+    async with (store := make_store()).running():
+        assert 0 < len(await recovered(store)) < BATCHES
+    (told,) = [record for record in caplog.records if "log of a database is damaged" in record.message]
+    assert (told.levelname, told.commits > 1) == ("ERROR", True)  # type: ignore[attr-defined]
+    assert (folder / told.copy).read_bytes() == log  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("harm", ["garbage", "cut", "later pages"])
 async def test_a_file_that_is_broken_at_the_start_is_salvaged_then_or_when_it_is_met(
     make_store: MakeStore, folder: Path, harm: str
