@@ -111,7 +111,8 @@ class ReceiversSettings(Table):
     forward_other_signals: bool = Field(
         default=False,
         description="Whether OTLP metrics and logs are passed on, as they came, to the backend of the first OTLP "
-        "exporter, whose answer their sender gets. Else they are refused.",
+        "exporter, whose answer their sender gets. Else they are refused. JSON is passed on to an otlp_http exporter "
+        "only.",
     )
     otlp_grpc: OtlpGrpcReceiverSettings = Field(default=OtlpGrpcReceiverSettings(), description="OTLP over gRPC.")
     otlp_http: OtlpHttpReceiverSettings = Field(default=OtlpHttpReceiverSettings(), description="OTLP over HTTP.")

@@ -33,6 +33,7 @@ from bridge.linker.slots import I32Array
 from bridge.linker.threads import overlapping
 from bridge.linker.waiting import Checks, WaitingRows
 from bridge.spans import Direction, Kind, SpanColumns
+from bridge.spans.ids import combine
 
 I64Array = NDArray[np.int64]
 U64Array = NDArray[np.uint64]
@@ -49,6 +50,8 @@ MOST_NOTED: Final = 1_024
 """Of entries that come together so many are looked at for whether threads are crowded: those that are will be again."""
 MAX_SEEN: Final = 4_096
 """Pairs that are remembered, to learn clocks from."""
+MAX_SEEN_OF_HOSTS: Final = 64
+"""Of two hosts: clocks drift, and what two said to each other long ago speaks against what they say now."""
 LONG: Final = 3
 """Windows for which it is known that threads told nothing: a row that came at the end of one may wait for another one,
 and be asked for by a row that is looked at half a window later."""
@@ -184,7 +187,7 @@ class SecondLook:
         parent = pair(columns, sound, sound, slack_ns=self._options.clock_slack_ns)
         servers = np.flatnonzero(parent >= 0)
         seen = PairTimes.concatenate([self._seen, times_of_pairs(columns, parent[servers], servers)])
-        self._seen = seen.take(np.arange(max(0, len(seen) - MAX_SEEN), len(seen)))
+        self._seen = seen.take(_newest(combine((seen.client, seen.server)))[-MAX_SEEN:])
 
     def _groups_of(self, slots: I32Array) -> I32Array:
         """All rows of the groups of these rows."""
@@ -324,6 +327,18 @@ class SecondLook:
         for part in self._due.parts():
             waiting[part] = True
         return ~waiting[slots]
+
+
+def _newest(hosts: U64Array) -> NDArray[np.intp]:
+    """Positions, ascending, of the last `MAX_SEEN_OF_HOSTS` of each value."""
+    last_first = hosts.size - 1 - np.argsort(hosts[::-1], kind="stable")
+    of_one = hosts[last_first]
+    first = np.ones(hosts.size, np.bool_)
+    first[1:] = of_one[1:] != of_one[:-1]
+    starts = np.flatnonzero(first)
+    place = np.arange(hosts.size) - np.repeat(starts, np.diff(starts, append=hosts.size))
+    newest: NDArray[np.intp] = np.sort(last_first[place < MAX_SEEN_OF_HOSTS])
+    return newest
 
 
 def _near(columns: SpanColumns, due: Mask, n: int, most_ns: int) -> Mask:

@@ -58,6 +58,19 @@ def overwrite(path: Path, start: int, stop: int) -> bytes:
     return bytes(data)
 
 
+def content_of(folder: Path) -> dict[str, bytes]:
+    """What files hold, by name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def restore(folder: Path, content: dict[str, bytes]) -> None:
+    """Have these files there, and no others."""
+    for path in folder.iterdir():
+        path.unlink()
+    for name, data in content.items():
+        (folder / name).write_bytes(data)
+
+
 def cut(path: Path, share: int) -> None:
     """Leave so many percent of a file."""
     path.write_bytes(path.read_bytes()[: path.stat().st_size * share // 100])
@@ -151,13 +164,10 @@ async def test_a_broken_log_is_told_and_a_copy_kept(
     """What was acknowledged and stands behind the damage is not lost in silence."""
     async with (store := make_store()).running():
         await filled(store)
-        killed = {path.name: path.read_bytes() for path in folder.iterdir()}
+        killed = content_of(folder)
     log = bytearray(killed[f"{DATABASE_FILE}-wal"])
     log[len(log) // 2] ^= 1
-    for path in folder.iterdir():
-        path.unlink()
-    for name in (DATABASE_FILE, f"{DATABASE_FILE}-wal"):
-        (folder / name).write_bytes(bytes(log) if name.endswith("-wal") else killed[name])
+    restore(folder, {DATABASE_FILE: killed[DATABASE_FILE], f"{DATABASE_FILE}-wal": bytes(log)})
     async with (store := make_store()).running():
         assert 0 < len(await recovered(store)) < BATCHES
     (told,) = [record for record in caplog.records if "log of a database is damaged" in record.message]
