@@ -39,7 +39,8 @@ class NotTaken(RetryableError):
 class Refused(PermanentError):
     """The backend will never take spans of this body: all of them, or `spans` of them where it took the others.
 
-    `too_large`: because there are too many of them, or a single one is too large. `answer`: as in `NotTaken`.
+    `too_large`: because there are too many of them, or a single one is too large. `some`: perhaps because
+    of some of them alone. `answer`: as in `NotTaken`.
     """
 
     def __init__(
@@ -49,10 +50,12 @@ class Refused(PermanentError):
         reason: str,
         spans: int | None = None,
         too_large: bool = False,
+        some: bool = False,
         answer: Answer | None = None,
     ) -> None:
         super().__init__(message)
         self.reason = reason
         self.spans = spans
         self.too_large = too_large
+        self.some = some
         self.answer = answer

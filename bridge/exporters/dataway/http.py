@@ -1,5 +1,6 @@
 """POST /v1/write/tracing of a Dataway."""
 
+import gzip
 import logging
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -17,7 +18,9 @@ from bridge.component import Body
 from bridge.errors import ConfigError
 from bridge.exporters.answers import first_bytes, retry_after_s, settings_refusal, shown, url_secrets
 from bridge.exporters.connection import HEADER_TEXT, USER_AGENT, checked_headers, watched
+from bridge.exporters.dataway.cutting import cut_points
 from bridge.exporters.failures import NotTaken, Refused
+from bridge.exporters.parts import Parts
 from bridge.exporters.protocols import http_remedy
 from bridge.exporters.resolver import Resolver
 from bridge.security import ClientTls, FileWatch
@@ -31,7 +34,7 @@ CONTENT_TYPES: Mapping[str, str] = {
     "protobuf": "application/protobuf; proto=com.guance.Point",
     "line_protocol": "application/line-protocol",
 }
-BAD_REQUEST = 400
+BAD_REQUEST, CONTENT_TOO_LARGE = 400, 413
 TRY_AGAIN = frozenset({408, 429})
 """Statuses below 500 that say nothing against the body; DataKit itself drops these too."""
 QUOTA_USED_UP = "beyondDataUsage"
@@ -76,6 +79,7 @@ class DatawayExporter:
         if sinker and self._global_tags:
             headers["x-global-tags"] = ",".join(f"{key}={self._global_tags[key]}" for key in sorted(self._global_tags))
         self._headers = checked_headers(name, headers, allowed=HEADER_TEXT)
+        self._parts = Parts(name, self._send, self._cut)
         self._session: aiohttp.ClientSession | None = None
 
     def __repr__(self) -> str:
@@ -119,15 +123,23 @@ class DatawayExporter:
     async def deliver(self, body: Body) -> None:
         """Send one body within `timeout_s`. Raises NotTaken or Refused.
 
-        Final are 4xx that are about the body: not 408 and 429, and not those about settings or the account.
+        Final are 4xx that are about the body: not 408 and 429, and not those about settings or the account. A body of
+        protobuf is sent in parts then, each within that time: a Dataway refuses all of it for one point.
         """
+        await self._parts.deliver(body.data, body.spans)
+
+    def _cut(self, packed: bytes, begin: int, end: int) -> bytes:
+        points = cut_points(gzip.decompress(packed) if self._gzip else packed, begin, end)
+        return igzip.compress(points, 1, mtime=0) if self._gzip else points
+
+    async def _send(self, packed: bytes, points: int) -> None:
         if self._session is None:
             raise RuntimeError(f"{self!r} is not running")
-        headers = {**self._headers, "x-points": str(body.spans), "x-pkg-id": _package_id(body.data)}
+        headers = {**self._headers, "x-points": str(points), "x-pkg-id": _package_id(packed)}
         try:
             async with self._session.post(
                 self._address.write,
-                data=body.data,
+                data=packed,
                 headers=headers,
                 proxy=self._proxy,
                 allow_redirects=False,
@@ -156,7 +168,8 @@ class DatawayExporter:
         if remedy := remedy or http_remedy(answer if status == BAD_REQUEST else ""):
             return NotTaken(f"{text}; {remedy}", reason=f"http_{status}", retry_after_s=wait_s, settings=True)
         if 400 <= status < 500 and status not in TRY_AGAIN:
-            return Refused(text, reason=f"http_{status}")
+            some = self._form == "protobuf"  # lines cannot be told apart: a text may have line ends in it
+            return Refused(text, reason=f"http_{status}", too_large=some and status == CONTENT_TOO_LARGE, some=some)
         return NotTaken(text, reason=f"http_{status}", retry_after_s=wait_s)
 
     async def _check_token(self, session: aiohttp.ClientSession) -> None:

@@ -18,7 +18,8 @@ from bridge.exporters.connection import USER_AGENT, checked_headers, watched
 from bridge.exporters.failures import Answer, NotTaken, Refused
 from bridge.exporters.otlp.answers import check_partial_success, retry_delay_s
 from bridge.exporters.otlp.channel import EXPORT, RenewedChannel
-from bridge.exporters.otlp.parts import Parts, cut_request
+from bridge.exporters.otlp.cutting import cut_request
+from bridge.exporters.parts import Parts
 from bridge.exporters.protocols import grpc_remedy, http2_status
 from bridge.exporters.repeats import Repeats
 from bridge.security import ClientTls, FileWatch, Identity, Reloaded
@@ -155,7 +156,7 @@ class OtlpGrpcExporter:
         except grpc.aio.AioRpcError as exc:
             raise self._failure(exc) from None  # its repr would hold the backend's text unmasked
 
-    async def _send(self, request: bytes) -> None:
+    async def _send(self, request: bytes, _spans: int) -> None:
         response = await self.call(EXPORT, request)
         warning = check_partial_success(response, self._secrets)
         if warning and self._warnings.worth_logging(warning):

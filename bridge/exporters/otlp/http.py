@@ -19,7 +19,8 @@ from bridge.exporters.answers import first_bytes, retry_after_s, secrets_of, set
 from bridge.exporters.connection import USER_AGENT, checked_headers, watched
 from bridge.exporters.failures import Answer, NotTaken, Refused
 from bridge.exporters.otlp.answers import check_partial_success
-from bridge.exporters.otlp.parts import Parts, cut_request
+from bridge.exporters.otlp.cutting import cut_request
+from bridge.exporters.parts import Parts
 from bridge.exporters.protocols import http_remedy
 from bridge.exporters.repeats import Repeats
 from bridge.exporters.resolver import Resolver
@@ -122,7 +123,7 @@ class OtlpHttpExporter:
         self._check(response, answer, shown_url)
         return answer if response.content_type == kind else b"{}" if as_json else b""
 
-    async def _send(self, packed: bytes) -> None:
+    async def _send(self, packed: bytes, _spans: int) -> None:
         response, answer = await self._post(self._url, self._shown_url, packed, {})
         self._check(response, answer, self._shown_url)
         warning = check_partial_success(answer, self._secrets) if response.content_type == PROTOBUF else ""

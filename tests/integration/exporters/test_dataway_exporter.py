@@ -1,5 +1,6 @@
 """The Dataway exporter against a real server that answers as it is told."""
 
+import gzip
 import logging
 import socket
 import ssl
@@ -136,6 +137,67 @@ async def test_other_statuses_of_a_client_error_are_final(status: int) -> None:
     assert (caught.value.reason, caught.value.spans) == (f"http_{status}", None)
     assert TOKEN not in str(caught.value)
     assert f"http://127.0.0.1:{dataway.port}" in str(caught.value)
+
+
+def with_bad(body: Body, *bad: int) -> Body:
+    """The body, in which points at these places have a key without a name, which a Dataway does not take."""
+    message = PBPoints.FromString(body.data)
+    for place in bad:
+        message.arr[place].fields.add(key="", s="x")
+    return Body(message.SerializeToString(), body.spans)
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+@pytest.mark.parametrize("bad", [(0,), (99,), (41, 42), (3, 50, 97)])
+async def test_a_point_that_is_not_taken_does_not_cost_the_others(compression: str, bad: tuple[int, ...]) -> None:
+    """A Dataway refuses the whole body for it: halves are sent until it is found."""
+    whole = with_bad(body_of(*range(1, 101)), *bad)
+    packed = Body(gzip.compress(whole.data) if compression == "gzip" else whole.data, whole.spans)
+    async with running_dataway() as dataway:
+        exporter = exporter_to(dataway, compression=compression)
+        async with exporter.running():
+            with pytest.raises(Refused, match="key ''") as caught:
+                await exporter.deliver(packed)
+        totals = dataway.totals()
+    assert (caught.value.reason, caught.value.spans) == ("http_400", len(bad))
+    assert (totals.points, totals.distinct) == (100 - len(bad), 100 - len(bad))
+    assert totals.requests <= 2 * 8 * len(bad) + 1
+
+
+async def test_a_dataway_that_takes_no_part_is_not_asked_for_each_point() -> None:
+    """It is not a point that is to blame then."""
+    async with running_dataway() as dataway:
+        dataway.always("400")
+        exporter = exporter_to(dataway)
+        async with exporter.running():
+            with pytest.raises(Refused) as caught:
+                await exporter.deliver(body_of(*range(1, 2001)))
+        assert dataway.totals().requests <= 40
+    assert caught.value.spans is None
+
+
+async def test_a_body_that_is_too_large_for_a_dataway_is_sent_in_parts() -> None:
+    """413, as a proxy before it answers: halves until they fit, and the next body at once in such parts."""
+    async with running_dataway(["413", "413"]) as dataway:
+        exporter = exporter_to(dataway)
+        async with exporter.running():
+            await exporter.deliver(body_of(*range(1, 101)))
+            requests = dataway.totals().requests
+            await exporter.deliver(body_of(*range(101, 201)))
+        totals = dataway.totals()
+    assert (totals.points, totals.distinct) == (200, 200)
+    assert (requests, totals.requests - requests, totals.refused) == (6, 4, 2)
+
+
+async def test_lines_are_refused_as_a_whole() -> None:
+    """A text may have line ends in it, so that nobody knows where a point begins."""
+    async with running_dataway(["400"]) as dataway:
+        exporter = exporter_to(dataway, form="line_protocol")
+        async with exporter.running():
+            with pytest.raises(Refused) as caught:
+                await exporter.deliver(Body(b"m a=1i 1\nm a=2i 2", 2))
+        assert dataway.totals().requests == 1
+    assert caught.value.spans is None
 
 
 async def test_a_used_up_quota_is_called_so() -> None:

@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from bridge.component import Body
 from bridge.exporters import NotTaken, Refused
 from bridge.exporters.otlp import OtlpGrpcExporter, OtlpHttpExporter
-from bridge.exporters.otlp.parts import cut_request
+from bridge.exporters.otlp.cutting import cut_request
 from tests.support.linked import body_of
 from tests.support.sink import span_ids
 

@@ -1,14 +1,11 @@
-"""Requests that are too large for a backend, sent in parts."""
+"""Requests that a backend does not take as a whole, sent in parts."""
 
 import hashlib
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, MutableSequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
-
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from bridge.exporters.failures import Refused
 from bridge.exporters.repeats import Repeats
@@ -22,6 +19,11 @@ MAX_BEGUN = 64
 """Requests of which it is known how much was taken; of others what was taken may be sent again."""
 
 
+MAX_BLAMED, MAX_IN_VAIN = 64, 16
+"""So often at most a request is halved to find the spans that are to blame, and so often before any part was taken. With
+half as many spans each time one among 65,536 is found; where nothing is taken it is not some of them."""
+
+
 @dataclass(slots=True)
 class _Progress:
     """How many of a request's spans, from its beginning, are settled, and how many of those were refused."""
@@ -29,10 +31,23 @@ class _Progress:
     settled: int = 0
     refused: int = 0
     why: Refused | None = None
+    blamed: int = 0
+    """How often it was halved though it was not too large."""
+
+    def may_blame(self) -> bool:
+        """Whether it is worth looking for those of its spans that are to blame."""
+        return self.blamed < (MAX_BLAMED if self.settled > self.refused else MAX_IN_VAIN)
+
+    def refuse(self, spans: int, why: Refused) -> None:
+        """The next so many spans are not taken, or as many of them as the backend says."""
+        self.refused += spans if why.spans is None else min(spans, why.spans)
+        self.settled += spans
+        self.why = why
 
 
 class Parts:
-    """Sends requests, halved and halved again where the backend says that one is too large for it.
+    """Sends requests, halved and halved again where the backend says that one is too large for it, or that it does not
+    take it and some of its spans may be why (`Refused.some`): then the others are taken.
 
     A size that was too large is not tried again for a while, and a request that stopped in the middle goes on from
     there when it is tried again: a backend that takes little at a time gets through all of it.
@@ -41,10 +56,11 @@ class Parts:
     def __init__(
         self,
         exporter: str,
-        send: Callable[[bytes], Awaitable[None]],
+        send: Callable[[bytes, int], Awaitable[None]],
         cut: Callable[[bytes, int, int], bytes],
     ) -> None:
-        """send: takes a request as it is sent; raises Refused with `too_large` where it is. cut: as `cut_request`."""
+        """send: takes a request as it is sent, and how many spans it has. cut: makes one with the spans from the one
+        number up to the other alone."""
         self._exporter, self._send, self._cut = exporter, send, cut
         self._warnings = Repeats()
         self._begun: dict[bytes, _Progress] = {}
@@ -68,14 +84,15 @@ class Parts:
     async def _deliver(self, request: bytes, spans: int, progress: _Progress) -> None:
         if spans < 2 or not self._is_too_large(len(request)):
             try:
-                await self._send(request)
+                await self._send(request, spans)
             except Refused as exc:
-                if not exc.too_large or spans < 2:
-                    progress.refused += spans if exc.spans is None else min(spans, exc.spans)
-                    progress.why = exc
-                    progress.settled += spans
+                if spans < 2 or not (exc.too_large or (exc.some and progress.may_blame())):
+                    progress.refuse(spans, exc)
                     return
-                self._learn(len(request))
+                if exc.too_large:
+                    self._learn(len(request))
+                else:
+                    progress.blamed += 1
             else:
                 progress.settled += spans
                 return
@@ -106,32 +123,3 @@ class Parts:
 
 def _key(request: bytes) -> bytes:
     return hashlib.blake2b(request, digest_size=16).digest()
-
-
-def cut_request(request: bytes, begin: int, end: int) -> bytes:
-    """A request with the spans from begin up to end alone.
-
-    Resources and scopes are in each part that has spans of theirs.
-    """
-    return _cut(ExportTraceServiceRequest.FromString(request), begin, end)
-
-
-def _cut(message: ExportTraceServiceRequest, begin: int, end: int) -> bytes:
-    """The request with its spans from `begin` to before `end` alone."""
-    at = 0
-    for group in message.resource_spans:
-        for scope in group.scope_spans:
-            count = len(scope.spans)
-            del scope.spans[max(0, min(end - at, count)) :]
-            del scope.spans[: max(0, min(begin - at, count))]
-            at += count
-    for group in message.resource_spans:
-        _drop(group.scope_spans, [not scope.spans for scope in group.scope_spans])
-    _drop(message.resource_spans, [not group.scope_spans for group in message.resource_spans])
-    return message.SerializeToString()
-
-
-def _drop(parts: MutableSequence[Any], empty: list[bool]) -> None:
-    for index in reversed(range(len(empty))):
-        if empty[index]:
-            del parts[index]
