@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from bridge.config.attribute_checks import unkeyed_hashes
 from bridge.config.catalogue import dotted
 from bridge.config.checks import check, missing_exporters
-from bridge.config.datakit import Datakit
+from bridge.config.datakit import Datakit, destination
 from bridge.config.environment import Environment
+from bridge.config.exporters import DatawayExporterSettings
 from bridge.config.problems import Problem, path_of, problems_of, report
 from bridge.config.settings import Settings
 from bridge.config.tls_checks import open_listeners
@@ -138,4 +139,7 @@ def _odd(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
             f"inputs.ebpftrace.sqlite_path{where} is deprecated and ignored; the store lies in "
             f"inputs.ebpftrace.db_path = {settings.ebpftrace.db_path}"
         )
+    for name, exporter in settings.exporters.items():
+        if isinstance(exporter, DatawayExporterSettings) and not destination(exporter.address)[1]:
+            yield f"exporters.{name}.url has no token: a Dataway takes https://HOST?token=TOKEN"
     yield from unkeyed_hashes(settings.attributes)

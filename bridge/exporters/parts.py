@@ -20,8 +20,8 @@ MAX_BEGUN = 64
 
 
 MAX_BLAMED, MAX_IN_VAIN = 64, 16
-"""So often at most a request is halved to find the spans that are to blame, and so often before any part was taken. With
-half as many spans each time one among 65,536 is found; where nothing is taken it is not some of them."""
+"""So often at most a request is halved to find the spans that are to blame, and so often before any part was taken. One
+among 65,536 is found with half as many each time; where nothing is taken it is not some of them."""
 
 
 @dataclass(slots=True)

@@ -98,6 +98,15 @@ def test_sqlite_path_is_accepted_with_a_warning(loaded) -> None:
     assert "inputs.ebpftrace.sqlite_path is deprecated and ignored" in found.warnings[0]
 
 
+@pytest.mark.parametrize(("query", "warned"), [("", True), ("?token=", True), ("?tkn=a", True), ("?token=t1", False)])
+def test_a_dataway_without_a_token_is_odd(loaded, query: str, warned: bool) -> None:
+    """It refuses everything, and only then one would see it."""
+    found = loaded(f"[exporters.guance]\ntype = 'dataway'\nurl = 'https://dataway.example{query}'\n")
+    assert [w for w in found.warnings if "no token" in w] == (
+        ["exporters.guance.url has no token: a Dataway takes https://HOST?token=TOKEN"] if warned else []
+    )
+
+
 def test_no_exporter_is_an_error_that_says_how_to_add_one(errors) -> None:
     """Also when the file has an empty table."""
     for text in ("", "[exporters]"):
