@@ -70,7 +70,7 @@ class CommittingStore(BatchStore):
         """See `BatchStore.append`. What arrives while a commit is under way goes into the next one together."""
         cost = block_bytes(batch.payload)
         self._writer.admit(cost)
-        self.space.admit(self._writer.waiting_bytes, cost)
+        self.space.admit(self._writer.waiting_bytes)
         pending = self._writer.newest
         if pending is not None and isinstance(pending.operation, Append):
             append = pending.operation

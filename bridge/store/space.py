@@ -135,13 +135,8 @@ class Space:
         self._used_then_bytes = self.own.used_bytes
         self._compare()
 
-    def admit(self, waiting_bytes: int, new_bytes: int = 0) -> None:
-        """Raise Throttled while there is no room for another batch, besides the bytes that wait for their commit.
-
-        new_bytes: of the batch. They count where half of the quota is in use: none is too large for ever.
-        """
-        if self.used_bytes > self.limits.max_bytes // 2:
-            waiting_bytes += new_bytes
+    def admit(self, waiting_bytes: int) -> None:
+        """Raise Throttled while there is no room for another batch, besides the bytes that wait for their commit."""
         waiting_bytes *= 1 + self._others
         grows = waiting_bytes >= self.own.free_bytes
         # a log that cannot be copied over yet grows with every batch

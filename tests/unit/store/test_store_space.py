@@ -131,18 +131,6 @@ def test_nothing_is_given_back_of_a_file_that_was_not_measured() -> None:
     assert surplus(Space(LIMITS, files=1).own, 0) == 0
 
 
-def test_a_large_batch_waits_where_it_would_go_beyond_the_quota() -> None:
-    """Where less than half is in use any batch is taken: it would never fit otherwise, however often it came."""
-    space = Space(LIMITS, files=1)
-    closes = int(space.close_bytes / MIB)
-    space.measured(file(closes - 20))
-    space.admit(0, 19 * MIB)
-    with pytest.raises(Throttled):
-        space.admit(0, 21 * MIB)
-    space.measured(file(500))
-    space.admit(0, 2048 * MIB)
-
-
 def test_a_log_that_outgrows_its_share_counts() -> None:
     """A reader keeps it from being copied over: batches wait until it has let go, and no step has to be freed first."""
     limits = Limits(64 * MIB)
