@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import aiohttp
 
+BAD_REQUEST, CONTENT_TOO_LARGE = 400, 413
 MAX_ANSWER_BYTES = 1 << 20
 MAX_TEXT = 300
 MAX_RETRY_AFTER_S = 1e9

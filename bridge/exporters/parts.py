@@ -12,13 +12,10 @@ from bridge.exporters.repeats import Repeats
 
 logger = logging.getLogger(__name__)
 
-
 LEARNT_S = 600.0
 """How long it is remembered which size was too large; limits are raised, too."""
 MAX_BEGUN = 64
 """Requests of which it is known how much was taken; of others what was taken may be sent again."""
-
-
 MAX_BLAMED, MAX_IN_VAIN = 64, 16
 """So often at most a request is halved to find the spans that are to blame, and so often before any part was taken. One
 among 65,536 is found with half as many each time; where nothing is taken it is not some of them."""
@@ -42,7 +39,8 @@ class _Progress:
         """The next so many spans are not taken, or as many of them as the backend says."""
         self.refused += spans if why.spans is None else min(spans, why.spans)
         self.settled += spans
-        self.why = why
+        # not the one that was raised: it holds on to the request
+        self.why = Refused(str(why), reason=why.reason, too_large=why.too_large, answer=why.answer)
 
 
 class Parts:

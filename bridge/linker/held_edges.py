@@ -10,8 +10,8 @@ from bridge.linker.slots import I32Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Slots:
-    """Edges by ascending slot of the child."""
+class SlotEdges:
+    """Edges of rows by slot. parent: -1 where a row is to stay without; the others as in `Held`."""
 
     child: I32Array
     parent: I32Array
@@ -19,13 +19,14 @@ class _Slots:
     confidence: NDArray[np.float32]
     yields: NDArray[np.uint8]
 
-    def take(self, at: NDArray[np.intp] | NDArray[np.bool_]) -> "_Slots":
-        return _Slots(self.child[at], self.parent[at], self.method[at], self.confidence[at], self.yields[at])
+    def take(self, at: NDArray[np.intp] | NDArray[np.bool_]) -> "SlotEdges":
+        """Some of them."""
+        return SlotEdges(self.child[at], self.parent[at], self.method[at], self.confidence[at], self.yields[at])
 
 
-def _none() -> _Slots:
+def _none() -> SlotEdges:
     none = np.empty(0, np.int32)
-    return _Slots(none, none, np.empty(0, np.uint8), np.empty(0, np.float32), np.empty(0, np.uint8))
+    return SlotEdges(none, none, np.empty(0, np.uint8), np.empty(0, np.float32), np.empty(0, np.uint8))
 
 
 class HeldEdges:
@@ -37,24 +38,12 @@ class HeldEdges:
     def __len__(self) -> int:
         return self._edges.child.size
 
-    def put(
-        self,
-        child: I32Array,
-        parent: I32Array,
-        method: NDArray[np.uint8],
-        confidence: NDArray[np.float32],
-        yields: NDArray[np.uint8],
-    ) -> None:
-        """Keep edges of rows that have none here. parent: -1 where the row is to stay without. yields: as in `Held`."""
+    def put(self, new: SlotEdges) -> None:
+        """Keep edges of rows that have none here."""
         had = self._edges
-        child = np.concatenate([had.child, child])
-        order = np.argsort(child)
-        self._edges = _Slots(
-            child[order],
-            np.concatenate([had.parent, parent])[order],
-            np.concatenate([had.method, method])[order],
-            np.concatenate([had.confidence, confidence])[order],
-            np.concatenate([had.yields, yields])[order],
+        order = np.argsort(np.concatenate([had.child, new.child]))
+        self._edges = SlotEdges(
+            *(np.concatenate([getattr(had, name), getattr(new, name)])[order] for name in SlotEdges.__slots__)
         )
 
     def has(self, slots: I32Array) -> NDArray[np.bool_]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from bridge.linker.across import Held, pair_across
 from bridge.linker.groups import ENTRY, EXIT, INCOMING, MET, NAMED, OUTGOING, PARENTED, PlainGroups
-from bridge.linker.held_edges import HeldEdges
+from bridge.linker.held_edges import HeldEdges, SlotEdges
 from bridge.linker.inside import ASTRAY, Looked, look_inside, process_keys, sound_rows
 from bridge.linker.keys import NET, group_keys
 from bridge.linker.matching import among
@@ -137,18 +137,11 @@ class SecondLook:
         self._held.drop(slots)
         return held
 
-    def _hold(
-        self,
-        child: I32Array,
-        parent: I32Array,
-        method: NDArray[np.uint8],
-        sure: NDArray[np.float32],
-        yields: NDArray[np.uint8],
-    ) -> None:
-        if child.size:
-            self._held.put(child, parent, method, sure, yields)
-            linked = parent >= 0
-            self._groups.unite(child[linked], parent[linked])
+    def _hold(self, edges: SlotEdges) -> None:
+        if edges.child.size:
+            self._held.put(edges)
+            linked = edges.parent >= 0
+            self._groups.unite(edges.child[linked], edges.parent[linked])
 
     # --- across processes --------------------------------------------------------------------------------------------
 
@@ -172,7 +165,7 @@ class SecondLook:
         found = np.flatnonzero(ripe & (pairs.parent >= 0) & (pairs.confidence < 1.0))
         clients = slots[pairs.parent[found]]
         stays = np.zeros(found.size, np.uint8)
-        self._hold(slots[found], clients, pairs.method[found], pairs.confidence[found], stays)
+        self._hold(SlotEdges(slots[found], clients, pairs.method[found], pairs.confidence[found], stays))
         self._open.close(np.concatenate([slots[found], clients]))
 
     def _learn_clocks(self, due: I32Array) -> None:
@@ -278,7 +271,7 @@ class SecondLook:
         self._note_astray(now_ns, process[found.doubted], process[found.asked], ASTRAY)
         parent = np.where(found.edges.parent >= 0, slots[found.edges.parent], -1).astype(np.int32)
         edges = found.edges
-        self._hold(slots[edges.row], parent, edges.method, edges.confidence, edges.yields)
+        self._hold(SlotEdges(slots[edges.row], parent, edges.method, edges.confidence, edges.yields))
         self.counts.update(found.counts)
 
     def _open_exits(self, now_ns: int, due: I32Array) -> I32Array:

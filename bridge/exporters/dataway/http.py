@@ -16,7 +16,15 @@ from yarl import URL
 
 from bridge.component import Body
 from bridge.errors import ConfigError
-from bridge.exporters.answers import first_bytes, retry_after_s, settings_refusal, shown, url_secrets
+from bridge.exporters.answers import (
+    BAD_REQUEST,
+    CONTENT_TOO_LARGE,
+    first_bytes,
+    retry_after_s,
+    settings_refusal,
+    shown,
+    url_secrets,
+)
 from bridge.exporters.connection import HEADER_TEXT, USER_AGENT, checked_headers, watched
 from bridge.exporters.dataway.cutting import cut_points
 from bridge.exporters.failures import NotTaken, Refused
@@ -34,7 +42,6 @@ CONTENT_TYPES: Mapping[str, str] = {
     "protobuf": "application/protobuf; proto=com.guance.Point",
     "line_protocol": "application/line-protocol",
 }
-BAD_REQUEST, CONTENT_TOO_LARGE = 400, 413
 TRY_AGAIN = frozenset({408, 429})
 """Statuses below 500 that say nothing against the body; DataKit itself drops these too."""
 QUOTA_USED_UP = "beyondDataUsage"

@@ -11,12 +11,7 @@ def cut_request(request: bytes, begin: int, end: int) -> bytes:
 
     Resources and scopes are in each part that has spans of theirs.
     """
-    return _cut(ExportTraceServiceRequest.FromString(request), begin, end)
-
-
-def _cut(message: ExportTraceServiceRequest, begin: int, end: int) -> bytes:
-    """The request with its spans from `begin` to before `end` alone."""
-    at = 0
+    message, at = ExportTraceServiceRequest.FromString(request), 0
     for group in message.resource_spans:
         for scope in group.scope_spans:
             count = len(scope.spans)

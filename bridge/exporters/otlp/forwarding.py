@@ -1,7 +1,8 @@
 """Other signals than traces, passed on to the backend of an OTLP exporter: same address, headers, TLS and deadline."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from typing import TypeAlias
 
 from google.rpc.code_pb2 import Code
 
@@ -47,8 +48,12 @@ _RETRIED_STATUSES = frozenset({408, 502, 503, 504})
 """408 as well: nobody read the body."""
 
 
-def of_grpc(code: int, wait_s: float | None) -> tuple[int, int, bool]:
-    """What a sender is told of a gRPC backend's answer: code, status of HTTP, and whether it may come again."""
+_Told: TypeAlias = tuple[int, int, bool]
+"""What a sender is told: a code of gRPC, a status of HTTP, and whether it may come again."""
+
+
+def _of_grpc(code: int, wait_s: float | None) -> _Told:
+    """What a gRPC backend's answer comes to."""
     if code in _RETRIED_CODES:
         return code, 503, True
     if code == Code.RESOURCE_EXHAUSTED:
@@ -56,34 +61,26 @@ def of_grpc(code: int, wait_s: float | None) -> tuple[int, int, bool]:
     return code, _BY_CODE.get(code, 500), False
 
 
-def of_http(status: int) -> tuple[int, int, bool]:
+def _of_http(status: int, _wait_s: float | None) -> _Told:
     """The same of an HTTP backend's. A redirect, which is not followed, is for who runs the bridge to mend."""
     if status in _RETRIED_STATUSES or 300 <= status < 400:
         return (*_AWAY, True)
-    if status == _SLOW_DOWN[1]:
-        return (*_SLOW_DOWN, True)
-    if status == _TOO_LARGE[1]:
-        return (*_TOO_LARGE, False)
-    if 400 <= status < 500:
-        return _BY_STATUS.get(status, Code.INVALID_ARGUMENT), status, False
-    return _BY_STATUS.get(status, Code.INTERNAL), status, False
+    for told in (_SLOW_DOWN, _TOO_LARGE):
+        if status == told[1]:
+            return (*told, told is _SLOW_DOWN)
+    return _BY_STATUS.get(status, Code.INVALID_ARGUMENT if 400 <= status < 500 else Code.INTERNAL), status, False
 
 
-def _away(failure: NotTaken | Refused) -> NotForwarded:
-    """There was no answer: it may be sent again, unless there is no address to send it to."""
-    if isinstance(failure, Refused):
-        return NotForwarded(str(failure), code=Code.UNIMPLEMENTED, http_status=501, retry_after_s=None)
-    return NotForwarded(str(failure), code=_AWAY[0], http_status=_AWAY[1], retry_after_s=COME_AGAIN_S)
-
-
-def _answered(text: str, told: tuple[int, int, bool], wait_s: float | None) -> NotForwarded:
-    code, http_status, again = told
+def _not_forwarded(failure: NotTaken | Refused, of_answer: Callable[[int, float | None], _Told]) -> NotForwarded:
+    """What the sender is told. Where there was no answer it may come again, unless there is nobody to ask."""
+    wait_s = failure.retry_after_s if isinstance(failure, NotTaken) else None
+    if failure.answer is not None:
+        text, (code, http_status, again) = failure.answer.text, of_answer(failure.answer.status, wait_s)
+    else:
+        again = isinstance(failure, NotTaken)
+        text, (code, http_status) = str(failure), _AWAY if again else (Code.UNIMPLEMENTED, 501)
     retry_after_s = (COME_AGAIN_S if wait_s is None else wait_s) if again else None
     return NotForwarded(text, code=code, http_status=http_status, retry_after_s=retry_after_s)
-
-
-def _wait_s(failure: NotTaken | Refused) -> float | None:
-    return failure.retry_after_s if isinstance(failure, NotTaken) else None
 
 
 class GrpcForwarder:
@@ -107,10 +104,7 @@ class GrpcForwarder:
         try:
             return await self._exporter.call(METHODS[signal], request)
         except (NotTaken, Refused) as exc:
-            if exc.answer is None:
-                raise _away(exc) from exc
-            told = of_grpc(exc.answer.status, _wait_s(exc))
-            raise _answered(exc.answer.text, told, _wait_s(exc)) from exc
+            raise _not_forwarded(exc, _of_grpc) from exc
 
 
 class HttpForwarder:
@@ -129,6 +123,4 @@ class HttpForwarder:
         try:
             return await self._exporter.post(PATHS[signal], request, as_json=as_json)
         except (NotTaken, Refused) as exc:
-            if exc.answer is None:
-                raise _away(exc) from exc
-            raise _answered(exc.answer.text, of_http(exc.answer.status), _wait_s(exc)) from exc
+            raise _not_forwarded(exc, _of_http) from exc

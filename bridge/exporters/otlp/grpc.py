@@ -13,7 +13,7 @@ import grpc.aio
 
 from bridge.component import Body
 from bridge.errors import ConfigError
-from bridge.exporters.answers import secrets_of, settings_refusal, shown
+from bridge.exporters.answers import CONTENT_TOO_LARGE, secrets_of, settings_refusal, shown
 from bridge.exporters.connection import USER_AGENT, checked_headers, watched
 from bridge.exporters.failures import Answer, NotTaken, Refused
 from bridge.exporters.otlp.answers import check_partial_success, retry_delay_s
@@ -51,7 +51,6 @@ LARGER = (
 """What gRPC's servers say of a request over their limit: in C and Go, in Java, in .NET."""
 OURS = "client:"
 """So begins what our own side says of an answer."""
-CONTENT_TOO_LARGE = 413
 MAX_ANSWER_BYTES = 16 << 20
 LONG_METADATA = "received metadata size exceeds"
 """What our own side of gRPC says in place of an answer with more text than it reads."""

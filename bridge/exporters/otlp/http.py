@@ -15,7 +15,16 @@ from isal import igzip
 
 from bridge.component import Body
 from bridge.errors import ConfigError
-from bridge.exporters.answers import first_bytes, retry_after_s, secrets_of, settings_refusal, shown, url_secrets
+from bridge.exporters.answers import (
+    BAD_REQUEST,
+    CONTENT_TOO_LARGE,
+    first_bytes,
+    retry_after_s,
+    secrets_of,
+    settings_refusal,
+    shown,
+    url_secrets,
+)
 from bridge.exporters.connection import USER_AGENT, checked_headers, watched
 from bridge.exporters.failures import Answer, NotTaken, Refused
 from bridge.exporters.otlp.answers import check_partial_success
@@ -29,7 +38,6 @@ from bridge.spans import LinkedSpans
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 TRACES_PATH = "v1/traces"
-BAD_REQUEST, CONTENT_TOO_LARGE = 400, 413
 RETRYABLE = frozenset({408, 429, 502, 503, 504})
 """Those of OTLP, and 408: nobody read the body."""
 

@@ -163,6 +163,21 @@ async def test_retryable_failure_is_tried_until_taken(
     assert levels == [logging.WARNING, logging.WARNING]  # that it fails, and that it works again
 
 
+async def test_a_backend_that_comes_and_goes_is_said_once(
+    store: Any, exporter: Any, deliver: Deliver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither half of it fills the log."""
+    async with deliver() as delivery:
+        for tick in range(1, 6):
+            exporter.script[f"{tick}:0"] = [unavailable()]
+            store.add(tick, spans=1)
+            delivery.notify()
+            await delivery.drained(tick)
+    assert len(exporter.attempts) == 10
+    levels = [record.levelno for record in caplog.records if record.name.startswith("bridge")]
+    assert levels == [logging.WARNING, logging.WARNING]
+
+
 async def test_backends_time_comes_before_the_backoff(store: Any, exporter: Any, deliver: Deliver) -> None:
     """A backend that names a time is asked again then, not when the backoff says."""
     store.add(1, spans=1)

@@ -161,6 +161,9 @@ async def test_what_is_refused_is_told_when_the_rest_is_done() -> None:
         small.away_after = 5
         with pytest.raises(NotTaken):
             await exporter.deliver(turned)
+        (begun,) = exporter._parts._begun.values()
+        assert begun.why is not None
+        assert (begun.why.__traceback__, begun.why.__context__) == (None, None)  # they would hold on to the request
         small.away_after = None
         with pytest.raises(Refused) as caught:
             await exporter.deliver(turned)

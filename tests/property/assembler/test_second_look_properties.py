@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bridge.linker import WindowOptions
 from bridge.linker.groups import Groups, PlainGroups
-from bridge.linker.held_edges import HeldEdges
+from bridge.linker.held_edges import HeldEdges, SlotEdges
 from bridge.linker.keys import row_keys
 from bridge.linker.open_rows import OpenRows
 from bridge.linker.second_look import kinds_of
@@ -62,11 +62,13 @@ def test_held_edges_are_a_dict(parts: list[tuple[dict[int, tuple[int, int]], lis
         new = {child: edge for child, edge in edges.items() if child not in plain}
         plain |= new
         held.put(
-            np.array(list(new), np.int32),
-            np.array([parent for parent, _ in new.values()], np.int32),
-            np.array([method for _, method in new.values()], np.uint8),
-            np.array([method / 8 for _, method in new.values()], np.float32),
-            np.array([method % 2 for _, method in new.values()], np.uint8),
+            SlotEdges(
+                np.array(list(new), np.int32),
+                np.array([parent for parent, _ in new.values()], np.int32),
+                np.array([method for _, method in new.values()], np.uint8),
+                np.array([method / 8 for _, method in new.values()], np.float32),
+                np.array([method % 2 for _, method in new.values()], np.uint8),
+            )
         )
         slots = np.array(leaving, np.int32)
         assert held.has(slots).tolist() == [s in plain for s in leaving]
